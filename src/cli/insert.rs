@@ -1,0 +1,11 @@
+//! `drumline insert`.
+
+use super::Exit;
+
+/// Insert one document or many.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> anyhow::Result<Exit> {
+    anyhow::bail!("not built yet")
+}

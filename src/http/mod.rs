@@ -1,0 +1,3 @@
+//! HTTP: decodes requests, asks the gateway, encodes the reply.
+//!
+//! Never decides order, never speaks to MongoDB.

@@ -1,0 +1,11 @@
+//! Drumline: one serial order, Lamport stamps and exactly-once retries in front of a MongoDB
+//! replica set. The modules in reading order; each uses only what stands above it.
+
+pub mod model;
+pub mod store;
+pub mod gateway;
+pub mod http;
+pub mod client;
+pub mod cluster;
+pub mod config;
+pub mod cli;

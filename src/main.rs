@@ -1,0 +1,7 @@
+//! The program `drumline`: parses the arguments, runs one command, exits with its status.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    drumline::cli::main()
+}

@@ -1,0 +1,79 @@
+//! Why a request has no answer. Each variant says what is known afterwards (done, not done,
+//! unknown); its text is for the public and holds nothing internal.
+
+use thiserror::Error;
+
+/// A request that was not answered by the replica set.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// The request itself is wrong. Nothing was done; the same request fails again.
+    #[error("{0}")]
+    Invalid(String),
+    /// The request, or what it asks for, is larger than a bound. Nothing was done.
+    #[error("{0}")]
+    TooLarge(String),
+    /// No credentials were given. Nothing was done.
+    #[error(
+        "must specify some form of authentication (either email+password, api-key, or jwt) in the request header or body"
+    )]
+    NoCredentials,
+    /// The credentials are wrong. Nothing was done.
+    #[error("invalid session: error finding user for endpoint")]
+    WrongCredentials,
+    /// The request id was used before, for another payload. Nothing was done.
+    #[error(
+        "the Idempotency-Key was used before with another payload; draw a new key for a new request"
+    )]
+    IdReused,
+    /// A bound of the node is reached. Nothing was done; try again after a pause.
+    #[error("too many requests are in flight; try again in a moment")]
+    Busy,
+    /// No node is coordinator, or this one cannot say which. Nothing was done.
+    #[error("no coordinator is known at the moment; nothing was done, try again")]
+    NoCoordinator,
+    /// MongoDB has no primary, or does not answer. Nothing was done.
+    #[error("MongoDB does not answer at the moment ({0}); nothing was done, try again")]
+    Unavailable(String),
+    /// The request was running when its time was up or its node lost the connection. It may have
+    /// been done. A retry with the same id gets the answer; without an id a retry may double it.
+    #[error(
+        "the outcome is not known yet: the request may have been done; send it again with the same Idempotency-Key to get its answer"
+    )]
+    Unknown,
+    /// A read did not reach the freshness it needs in time. Nothing was changed.
+    #[error("the read could not be made fresh enough in time ({0}); try again")]
+    Stale(String),
+    /// MongoDB refused a read, with its code, its name of it and its text.
+    #[error("{message}")]
+    ReadRefused {
+        code: i32,
+        name: String,
+        message: String,
+    },
+}
+
+/// What a client may do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// The same request fails again.
+    Never,
+    /// Nothing was done: the same request may be sent again, to this or another server.
+    Safe,
+    /// It may have been done: only the same request with the same id may be sent again.
+    SameId,
+}
+
+impl Failure {
+    pub const fn retry(&self) -> Retry {
+        match self {
+            Self::Invalid(_)
+            | Self::TooLarge(_)
+            | Self::NoCredentials
+            | Self::WrongCredentials
+            | Self::IdReused
+            | Self::ReadRefused { .. } => Retry::Never,
+            Self::Busy | Self::NoCoordinator | Self::Unavailable(_) | Self::Stale(_) => Retry::Safe,
+            Self::Unknown => Retry::SameId,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The words of the program: identifiers, order, requests, answers and failures.
+//!
+//! Never does any IO, never names a driver, a protocol or a clock.
+
+pub mod failure;
+pub mod id;
+pub mod limits;
+pub mod order;
+pub mod policy;
+pub mod request;
+
+pub use failure::Failure;
+pub use id::{BatchId, Digest, Namespace, NodeName, RequestId};
+pub use order::{Epoch, Position, Stamp};
+pub use request::{
+    Answer, Call, Consistency, Documents, Outcome, Read, Refusal, Update, Write, WriteRequest,
+};

@@ -1,0 +1,1 @@
+//! What Drumline does not let a request do, decided from the request alone.

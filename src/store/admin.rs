@@ -1,0 +1,1 @@
+//! Making a replica set ready for use: initiate, users, waiting for a primary.
