@@ -3,6 +3,7 @@
 
 pub mod model;
 pub mod store;
+pub mod sequencer;
 pub mod gateway;
 pub mod http;
 pub mod client;
