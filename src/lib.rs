@@ -7,6 +7,7 @@ pub mod sequencer;
 pub mod gateway;
 pub mod http;
 pub mod client;
+pub mod node;
 pub mod cluster;
 pub mod config;
 pub mod cli;

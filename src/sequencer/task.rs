@@ -71,7 +71,7 @@ enum Found {
 /// The end of a piece of work.
 enum Done {
     Ran(Session, Result<Run, StoreError>),
-    Resolved(Standing),
+    Resolved(Session, Standing),
     Looked(Vec<(usize, Seen)>),
 }
 
@@ -162,10 +162,7 @@ impl Task {
     fn carry_out(&mut self, output: Output<Payload>) {
         match output {
             Output::Run(batch) => self.begin_run(batch),
-            Output::Resolve(batch) => {
-                let resolve = resolve(self.store.clone(), place_of(&batch));
-                self.work = Some(resolve.map(Done::Resolved).boxed());
-            }
+            Output::Resolve(batch) => self.begin_resolve(&batch),
             Output::Look(batch) => {
                 let look = look(self.store.clone(), batch);
                 self.work = Some(look.map(Done::Looked).boxed());
@@ -209,13 +206,29 @@ impl Task {
         self.work = Some(run.map(|(session, ran)| Done::Ran(session, ran)).boxed());
     }
 
+    fn begin_resolve(&mut self, batch: &Batch<Payload>) {
+        let Some(session) = self.session.take() else {
+            debug_assert!(false, "a position is resolved while its batch runs");
+            return;
+        };
+        let resolve = resolve(self.store.clone(), session, place_of(batch));
+        self.work = Some(
+            resolve
+                .map(|(session, standing)| Done::Resolved(session, standing))
+                .boxed(),
+        );
+    }
+
     fn finish(&mut self, done: Done) {
         let input = match done {
             Done::Ran(session, ran) => {
                 self.session = Some(session);
                 Input::Ran(self.ran(ran))
             }
-            Done::Resolved(standing) => Input::Resolved(self.resolved(standing)),
+            Done::Resolved(session, standing) => {
+                self.session = Some(session);
+                Input::Resolved(self.resolved(standing))
+            }
             Done::Looked(seen) => {
                 let digests = seen.iter().map(|(index, seen)| (*index, seen.entry.digest));
                 let digests: Vec<(usize, Option<Digest>)> = digests.collect();
@@ -333,13 +346,13 @@ async fn pause_before(attempt: u32) {
 
 /// Looks until MongoDB answers: an unknown outcome must become known before anything else runs.
 /// Callers that wait no longer are let go meanwhile.
-async fn resolve(store: Store, place: Place) -> Standing {
+async fn resolve(store: Store, mut session: Session, place: Place) -> (Session, Standing) {
     let mut attempt = 0;
     loop {
         attempt += 1;
         pause_before(attempt).await;
-        match store.resolve(place).await {
-            Ok(standing) => return standing,
+        match store.resolve(&mut session, place).await {
+            Ok(standing) => return (session, standing),
             Err(error) => {
                 warn!(%error, position = %place.position, "cannot resolve a position yet")
             }

@@ -108,6 +108,17 @@ impl Session {
         Ok(Run::Committed(work.entries))
     }
 
+    /// Ends every earlier transaction of this session for good. A commit that was sent and never
+    /// answered may still lie in a socket of a primary that was frozen; a newer transaction on the
+    /// same session makes the server refuse it. Only after this does an empty position stay empty.
+    pub async fn bury(&mut self) -> Result<(), StoreError> {
+        self.begin().await?;
+        let nothing = doc! { "find": LOG, "filter": {"_id": 0}, "limit": 1 };
+        let buried = self.command(DATABASE, nothing).await;
+        self.abort().await;
+        buried.map(drop)
+    }
+
     async fn one(&mut self, item: &Item<'_>, node: &NodeName) -> Result<Vec<Applied>, Fault> {
         let stamp = stamp_of(item, node);
         let request = item.request;

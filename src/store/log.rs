@@ -207,8 +207,14 @@ impl Store {
             .map(drop)
     }
 
-    /// What stands at the batch's position, for good: with linearizable read concern.
-    pub async fn resolve(&self, place: Place) -> Result<Standing, StoreError> {
+    /// What stands at the batch's position, for good: first no earlier transaction of the session
+    /// can take effect any more, then a look with linearizable read concern.
+    pub async fn resolve(
+        &self,
+        session: &mut Session,
+        place: Place,
+    ) -> Result<Standing, StoreError> {
+        session.bury().await?;
         let Some(document) = self.at(place.position).await? else {
             return Ok(Standing::Absent);
         };
