@@ -10,7 +10,7 @@ use tracing::error;
 
 use crate::model::limits::REQUEST_WAIT_MAX;
 use crate::model::{
-    Consistency, Documents, Failure, Namespace, Outcome, Position, Read, Write, WriteRequest,
+    Consistency, Documents, Failure, Namespace, Outcome, Position, Read, WriteRequest,
 };
 use crate::sequencer::{Handle, Validator};
 use crate::store::{Found, Store, StoreError};
@@ -51,7 +51,7 @@ impl Gateway {
 
     async fn run_write(&self, request: WriteRequest) -> Result<Outcome, Failure> {
         self.ready().map_err(|_| Failure::NoCoordinator)?;
-        if makes_documents(&request.write) {
+        if request.write.makes_documents() {
             self.store.ensure(&request.namespace).await?;
         }
         self.sequencer.submit(request).await
@@ -137,13 +137,5 @@ impl Gateway {
     /// The name of the coordinator, if this node knows one.
     pub fn coordinator(&self) -> Option<String> {
         self.ready().is_ok().then(|| self.node.clone())
-    }
-}
-
-fn makes_documents(write: &Write) -> bool {
-    match write {
-        Write::Insert { .. } => true,
-        Write::Update { upsert, .. } | Write::Replace { upsert, .. } => *upsert,
-        Write::Delete { .. } => false,
     }
 }

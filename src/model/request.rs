@@ -97,6 +97,15 @@ impl Write {
         }
     }
 
+    /// Whether it may make documents, and so needs its collection to exist.
+    pub const fn makes_documents(&self) -> bool {
+        match self {
+            Self::Insert { .. } => true,
+            Self::Update { upsert, .. } | Self::Replace { upsert, .. } => *upsert,
+            Self::Delete { .. } => false,
+        }
+    }
+
     /// Gives each inserted document that lacks an `_id` a new ObjectId, and puts `_id` first.
     pub fn with_ids(self) -> Self {
         let Self::Insert { documents } = self else {

@@ -9,5 +9,5 @@ mod task;
 mod validator;
 
 pub use handle::{Handle, Progress};
-pub use task::{outcome_of, spawn};
+pub use task::spawn;
 pub use validator::Validator;

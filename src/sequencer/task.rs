@@ -21,6 +21,10 @@ use crate::store::{Claimed, Entry, Item, Place, Run, Seen, Session, Standing, St
 /// The pause before the n-th attempt grows to this.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
+/// After this many attempts at one position, a command that died inside its append is assumed to
+/// hold it.
+const GUEST_PATIENCE_ATTEMPTS: u32 = 8;
+
 type Payload = Arc<WriteRequest>;
 type Reply = oneshot::Sender<Result<Outcome, Failure>>;
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -211,7 +215,8 @@ impl Task {
             debug_assert!(false, "a position is resolved while its batch runs");
             return;
         };
-        let resolve = resolve(self.store.clone(), session, place_of(batch));
+        let impatient = batch.attempt >= GUEST_PATIENCE_ATTEMPTS;
+        let resolve = resolve(self.store.clone(), session, place_of(batch), impatient);
         self.work = Some(
             resolve
                 .map(|(session, standing)| Done::Resolved(session, standing))
@@ -278,7 +283,7 @@ impl Task {
             return self.reply(ticket, Err(Failure::Unknown));
         };
         let stored = seen.iter().find(|(at, _)| *at == index);
-        let outcome = stored.map(|(_, seen)| outcome_of(seen));
+        let outcome = stored.map(|(_, seen)| seen.outcome());
         self.reply(ticket, outcome.ok_or(Failure::Unknown));
     }
 
@@ -302,19 +307,6 @@ async fn working(work: &mut Option<Work>) -> Done {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,
-    }
-}
-
-/// The stored answer of an earlier try.
-pub fn outcome_of(seen: &Seen) -> Outcome {
-    Outcome {
-        result: seen.entry.result.clone(),
-        stamp: Stamp {
-            t: seen.entry.t,
-            n: seen.node.clone(),
-        },
-        position: seen.position,
-        replayed: true,
     }
 }
 
@@ -346,7 +338,15 @@ async fn pause_before(attempt: u32) {
 
 /// Looks until MongoDB answers: an unknown outcome must become known before anything else runs.
 /// Callers that wait no longer are let go meanwhile.
-async fn resolve(store: Store, mut session: Session, place: Place) -> (Session, Standing) {
+async fn resolve(
+    store: Store,
+    mut session: Session,
+    place: Place,
+    impatient: bool,
+) -> (Session, Standing) {
+    if impatient && let Err(error) = store.end_guests().await {
+        warn!(%error, "cannot end the sessions of commands that died");
+    }
     let mut attempt = 0;
     loop {
         attempt += 1;

@@ -8,9 +8,9 @@ use tracing::{debug, info, warn};
 
 use super::batch::{Place, Session};
 use super::error::{DUPLICATE_KEY, StoreError};
-use super::schema::{DATABASE, Entry, LOG, LogDocument};
+use super::schema::{DATABASE, Entry, GUESTS, LOG, LogDocument, stamp};
 use super::{Store, bounded};
-use crate::model::{BatchId, Epoch, NodeName, Position, RequestId};
+use crate::model::{BatchId, Epoch, NodeName, Outcome, Position, RequestId};
 
 /// How long a claim's insert may wait for locks that a predecessor left.
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -84,35 +84,50 @@ pub struct Seen {
     pub entry: Entry,
 }
 
+impl Seen {
+    /// The stored answer.
+    pub fn outcome(&self) -> Outcome {
+        Outcome {
+            result: self.entry.result.clone(),
+            stamp: stamp(self.entry.t, &self.node),
+            position: self.position,
+            replayed: true,
+        }
+    }
+}
+
 impl Store {
     /// The end of the log, with linearizable read concern: it holds everything that any node has
     /// acknowledged before this call. (The last document is one document, found by one step in the
     /// index of `_id`; MongoDB's promise covers that.)
     pub async fn tail(&self) -> Result<Tail, StoreError> {
+        self.tail_with(ReadConcern::linearizable()).await
+    }
+
+    async fn tail_with(&self, concern: ReadConcern) -> Result<Tail, StoreError> {
         let find = self
             .log
             .find_one(doc! {})
             .sort(doc! {"_id": -1})
             .projection(Tail::projection())
             .max_time(super::CALL_MAX)
-            .read_concern(ReadConcern::linearizable());
+            .read_concern(concern);
         let last = bounded(async { find.await.map_err(StoreError::from) }).await?;
         last.map_or(Ok(Tail::EMPTY), |document| Tail::from_bson(&document))
     }
 
     /// Becomes coordinator: ends what the last one left open, then appends a claim with the next
     /// epoch. Tries until it succeeds or MongoDB is out of reach.
+    ///
+    /// The tail is read with local read concern, so that little time passes until the append: what
+    /// stands before a claim that a majority holds is on that majority too.
     pub async fn claim(&self) -> Result<Claimed, StoreError> {
         let session = self.batch_session().await?;
         let batch = BatchId::fresh();
         loop {
-            let tail = self.tail().await?;
-            if tail.position > Position::ZERO
-                && let Some(claimed) = self.own_claim(&tail, batch).await?
-            {
-                return Ok(self.claimed(&claimed, session));
-            }
             self.end_sessions_of_last_claim().await?;
+            self.end_guests().await?;
+            let tail = self.tail_with(ReadConcern::local()).await?;
             let claim = LogDocument {
                 position: tail.position.next(),
                 epoch: tail.epoch.next(),
@@ -129,8 +144,13 @@ impl Store {
                     debug!(position = %claim.position, "another append came first");
                 }
                 Err(StoreError::Contended) => {}
-                // Whether the claim stands is unknown; the next look at the tail tells.
-                Err(error) => warn!(%error, "the claim is in doubt"),
+                Err(error) => {
+                    warn!(%error, "a claim is in doubt");
+                    let standing = self.at(claim.position).await?;
+                    if standing.is_some_and(|document| document.batch == batch) {
+                        return Ok(self.claimed(&claim, session));
+                    }
+                }
             }
         }
     }
@@ -143,19 +163,6 @@ impl Store {
             clock: claim.last,
             session,
         }
-    }
-
-    /// The claim with this batch id, if it is the last document.
-    async fn own_claim(
-        &self,
-        tail: &Tail,
-        batch: BatchId,
-    ) -> Result<Option<LogDocument>, StoreError> {
-        if tail.node.as_ref() != Some(&self.node) {
-            return Ok(None);
-        }
-        let last = self.at(tail.position).await?;
-        Ok(last.filter(|document| document.batch == batch))
     }
 
     async fn append_claim(&self, claim: &LogDocument, session: &Session) -> Result<(), StoreError> {
@@ -194,12 +201,42 @@ impl Store {
             .find_one(doc! {"kind": "claim"})
             .sort(doc! {"epoch": -1})
             .projection(doc! {"lsid": 1})
-            .read_concern(ReadConcern::majority());
+            .read_concern(ReadConcern::local());
         let claim = bounded(async { find.await.map_err(StoreError::from) }).await?;
-        let Some(Ok(ids)) = claim.as_ref().map(|claim| claim.get_array("lsid")) else {
+        match claim.as_ref().map(|claim| claim.get_array("lsid")) {
+            Some(Ok(ids)) => self.end_sessions(ids.clone()).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the transactions of commands without a server that may have died inside them. One that
+    /// lives tries again.
+    pub async fn end_guests(&self) -> Result<(), StoreError> {
+        let guests = self
+            .client
+            .database(DATABASE)
+            .collection::<Document>(GUESTS);
+        let ids = bounded(async {
+            let mut found = guests.find(doc! {}).await?;
+            let mut ids = Vec::new();
+            while found.advance().await? {
+                ids.extend(found.deserialize_current()?.remove("_id"));
+            }
+            Ok(ids)
+        })
+        .await?;
+        if ids.is_empty() {
             return Ok(());
-        };
-        let ids: Vec<_> = ids.iter().map(|id| doc! { "id": id.clone() }).collect();
+        }
+        self.end_sessions(ids.clone()).await?;
+        let delete = guests.delete_many(doc! {"_id": {"$in": ids}});
+        bounded(async { delete.await.map_err(StoreError::from) })
+            .await
+            .map(drop)
+    }
+
+    async fn end_sessions(&self, ids: Vec<Bson>) -> Result<(), StoreError> {
+        let ids: Vec<_> = ids.into_iter().map(|id| doc! { "id": id }).collect();
         let database = self.client.database("admin");
         let kill = database.run_command(doc! { "killSessions": ids });
         bounded(async { kill.await.map_err(StoreError::from) })

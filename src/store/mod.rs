@@ -5,7 +5,9 @@
 pub mod admin;
 mod apply;
 mod batch;
+mod direct;
 mod error;
+mod guest;
 mod log;
 mod read;
 mod schema;
@@ -21,7 +23,9 @@ use mongodb::{Client, ClientSession, Collection};
 use crate::model::{Failure, Namespace, NodeName};
 
 pub use batch::{Item, Place, Run, Session};
+pub use direct::Direct;
 pub use error::StoreError;
+pub use guest::Guest;
 pub use log::{Claimed, Seen, Standing, Tail};
 pub use read::Found;
 pub use schema::{Entry, LogDocument};

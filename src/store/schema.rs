@@ -10,6 +10,8 @@ use crate::model::{Answer, BatchId, Digest, Epoch, NodeName, Position, Refusal, 
 pub const DATABASE: &str = "drumline";
 /// The log's collection.
 pub const LOG: &str = "log";
+/// Sessions of commands that append without a server, while they do.
+pub const GUESTS: &str = "guests";
 /// The field that carries a document's stamp.
 pub const STAMP_FIELD: &str = "_stamp";
 
