@@ -2,12 +2,13 @@
 //! replica set. The modules in reading order; each uses only what stands above it.
 
 pub mod model;
+pub mod config;
 pub mod store;
 pub mod sequencer;
 pub mod gateway;
 pub mod http;
-pub mod client;
 pub mod node;
+pub mod client;
+pub mod bench;
 pub mod cluster;
-pub mod config;
 pub mod cli;

@@ -1,0 +1,114 @@
+//! The settings file, TOML.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ConfigError, Layer, Secret, ServerUrl, parse_duration};
+
+/// What the file may say. docs/commands.md lists it for users.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Content {
+    servers: Option<Vec<ServerUrl>>,
+    api_key: Option<Secret>,
+    api_key_file: Option<PathBuf>,
+    mongodb: Option<Secret>,
+    mongodb_file: Option<PathBuf>,
+    timeout: Option<Timeout>,
+    output: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Timeout(std::time::Duration);
+
+impl TryFrom<String> for Timeout {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_duration(&text).map(Self)
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<Layer, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    parse(path, &text)
+}
+
+/// A file that does not exist says nothing.
+pub(super) fn read_if_present(path: &Path) -> Result<Layer, ConfigError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(path, &text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Layer::default()),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError(format!("{}: {error}", path.display()))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
+    let content: Content = toml::from_str(text).map_err(|error| located(path, text, &error))?;
+    // A relative path in the file is relative to the file, not to where the command runs.
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let either = |value: Option<Secret>, file: Option<PathBuf>| match (value, file) {
+        (None, Some(file)) => Secret::read(&folder.join(file)).map(Some),
+        (value, _) => Ok(value),
+    };
+    Ok(Layer {
+        servers: content.servers.filter(|servers| !servers.is_empty()),
+        api_key: either(content.api_key, content.api_key_file)?,
+        mongodb: either(content.mongodb, content.mongodb_file)?,
+        timeout: content.timeout.map(|timeout| timeout.0),
+        output: content.output,
+    })
+}
+
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let offset = error.span().map_or(0, |span| span.start);
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let what = error.message().replace('\n', "; ");
+    ConfigError(format!("{}:{line}: {what}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Layer, ConfigError> {
+        parse(Path::new("/etc/drumline.toml"), text)
+    }
+
+    #[test]
+    fn holds_servers_and_keys() {
+        let layer = parsed(
+            "servers = [\"http://a:1\", \"http://b:2\"]\napi_key = \"k\"\ntimeout = \"3s\"\n",
+        )
+        .unwrap();
+        assert_eq!(layer.servers.unwrap().len(), 2);
+        assert_eq!(layer.api_key.unwrap().expose(), "k");
+        assert_eq!(layer.timeout, Some(std::time::Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn names_file_and_line_of_a_mistake() {
+        for (text, line, word) in [
+            ("servers = [\"http://a:1\"]\nserver = \"x\"\n", 2, "server"),
+            ("\n\nservers = [\"a:1\"]\n", 3, "server URL"),
+            ("api_key = \n", 1, ""),
+            ("timeout = \"soon\"\n", 1, "soon"),
+        ] {
+            let ConfigError(message) = parsed(text).unwrap_err();
+            assert!(
+                message.starts_with(&format!("/etc/drumline.toml:{line}: ")),
+                "{message}"
+            );
+            assert!(message.contains(word), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+}

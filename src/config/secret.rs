@@ -1,0 +1,71 @@
+//! Text that must not be shown.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// No secret is longer than this; a larger file is the wrong file.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// A password, a key, or a URI that holds one. Neither `Debug` nor any error text shows it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The first word of a file, so that a final line break does not count.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let wrong = |why: &str| ConfigError(format!("{}: {why}", path.display()));
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text))
+            .map_err(|error| wrong(&error.to_string()))?;
+        if text.len() as u64 > SECRET_BYTES_MAX {
+            return Err(wrong("the file is too large to hold one key or URI"));
+        }
+        let mut words = text.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some(word), None) => Ok(Self(word.to_owned())),
+            (None, _) => Err(wrong("the file is empty")),
+            (Some(_), Some(_)) => Err(wrong("the file must hold one key or URI and nothing else")),
+        }
+    }
+
+    /// The text itself. Whoever calls this answers for where it goes.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("...")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_never_shown() {
+        let secret = Secret::new("hunter2".into());
+        assert!(!format!("{secret:?} {secret}").contains("hunter2"));
+        assert_eq!(secret.expose(), "hunter2");
+    }
+}
