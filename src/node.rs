@@ -10,10 +10,14 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::config::Secret;
 use crate::gateway::Gateway;
+use crate::http::auth::ApiKeys;
+use crate::http::router::{App, router};
+use crate::http::server;
 use crate::model::NodeName;
 use crate::sequencer;
-use crate::store::{Claimed, Store, StoreError};
+use crate::store::{Claimed, STAMP_FIELD, Store, StoreError};
 
 /// The pause after a failed attempt to claim.
 const CLAIM_PAUSE: Duration = Duration::from_millis(200);
@@ -23,26 +27,28 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(200);
 pub struct Settings {
     pub name: NodeName,
     /// The connection string of the replica set, with its credentials.
-    pub mongodb_uri: String,
+    pub mongodb_uri: Secret,
     /// The keys that clients may use.
-    pub api_keys: Vec<String>,
+    pub api_keys: Vec<Secret>,
 }
 
 /// Runs a node on this listener until `shutdown` resolves; then finishes what it has begun.
 pub async fn run(
     listener: TcpListener,
     settings: Settings,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = ()>,
 ) -> Result<(), StoreError> {
-    let store = Store::connect(&settings.mongodb_uri, settings.name.clone()).await?;
+    let store = Store::connect(settings.mongodb_uri.expose(), settings.name.clone()).await?;
     let (claims_out, claims) = mpsc::channel(1);
     let sequencer = sequencer::spawn(store.clone(), settings.name.clone(), claims);
     let gateway = Gateway::new(store.clone(), sequencer, settings.name.to_string());
+    let keys = ApiKeys::new(settings.api_keys.iter().map(Secret::expose));
+    let app = router(App::new(gateway, keys, STAMP_FIELD));
     info!(node = %settings.name, "serving");
     let claiming = tokio::spawn(claim(store, claims_out));
-    let _ = (listener, gateway, settings.api_keys);
-    shutdown.await;
+    server::run(listener, app, shutdown).await;
     claiming.abort();
+    info!(node = %settings.name, "stopped");
     Ok(())
 }
 

@@ -29,13 +29,16 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
     let asked = RequestHeaders::read(&head.headers)?;
     // Held until the reply is made: the decoded request lives that long.
     let mut reservation = app.budget.open();
-    let call = {
+    let (call, size) = {
         let bytes = body::read(body, &mut reservation).await?;
-        decode::call(action, &bytes)?
+        (decode::call(action, &bytes)?, bytes.len())
     };
     policy::check(&call, &app.stamp_field)?;
     match call {
-        Call::Write(namespace, write) => run_write(app, action, asked, namespace, write).await,
+        Call::Write(namespace, write) => {
+            let write = Sized { write, size };
+            run_write(app, action, asked, namespace, write).await
+        }
         Call::Read(namespace, read) => run_read(app, action, asked, namespace, read).await,
     }
 }
@@ -48,12 +51,18 @@ fn action(path: &str) -> Result<Action, Problem> {
     })
 }
 
+/// A write and the size of the body that it came in.
+struct Sized {
+    write: Write,
+    size: usize,
+}
+
 async fn run_write(
     app: &App,
     action: Action,
     asked: RequestHeaders,
     namespace: Namespace,
-    write: Write,
+    Sized { write, size }: Sized,
 ) -> Result<Response, Problem> {
     let digest = asked.id.is_some().then(|| write.digest(&namespace));
     let request = WriteRequest {
@@ -62,6 +71,7 @@ async fn run_write(
         clock: asked.clock,
         namespace,
         write: write.with_ids(),
+        bytes: size,
     };
     let outcome = app.gateway.write(request).await?;
     let mut response = match &outcome.result {

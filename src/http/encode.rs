@@ -45,6 +45,19 @@ pub fn documents(
     Ok(response(StatusCode::OK, buffer.into_bytes(), format))
 }
 
+/// The reply to a look at the log.
+pub fn log(
+    documents: &[Document],
+    format: Format,
+    reservation: Reservation,
+) -> Result<Response, Failure> {
+    let entries = List(documents, |document| Fields(document, format));
+    let mut buffer = MeteredBuffer::new(reservation);
+    let body = std::collections::BTreeMap::from([("entries", entries)]);
+    serde_json::to_writer(&mut buffer, &body).map_err(|_| Failure::Busy)?;
+    Ok(response(StatusCode::OK, buffer.into_bytes(), format))
+}
+
 fn response(status: StatusCode, bytes: Bytes, format: Format) -> Response {
     let media = match format {
         Format::Plain => "application/json",

@@ -13,5 +13,6 @@ pub mod encode;
 pub mod error;
 pub mod fields;
 pub mod headers;
+pub mod log;
 pub mod router;
 pub mod server;

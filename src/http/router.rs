@@ -13,6 +13,7 @@ use super::auth::ApiKeys;
 use super::budget::Budget;
 use super::data_api;
 use super::error::Problem;
+use super::log;
 use crate::gateway::Gateway;
 use crate::model::limits::IN_FLIGHT_BYTES_MAX;
 
@@ -50,6 +51,7 @@ pub fn router(app: App) -> Router {
             action.clone(),
         )
         .route("/action/{action}", action)
+        .route("/log", get(log::handle))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(openapi))

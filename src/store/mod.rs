@@ -28,7 +28,7 @@ pub use error::StoreError;
 pub use guest::Guest;
 pub use log::{Claimed, Seen, Standing, Tail};
 pub use read::Found;
-pub use schema::{Entry, LogDocument};
+pub use schema::{Entry, LogDocument, STAMP_FIELD};
 
 /// Every call to MongoDB ends after this long at the latest: the driver has no socket time-out.
 const CALL_MAX: Duration = Duration::from_secs(5);
