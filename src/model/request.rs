@@ -60,7 +60,13 @@ impl Write {
     /// The digest of what the client asked for. Take it before [`Write::with_ids`]: a retry of an
     /// insert that leaves the `_id` to the node must have the digest of the first try.
     pub fn digest(&self, namespace: &Namespace) -> Digest {
-        let kind = |upsert: bool| if upsert { format!("{}+upsert", self.op()) } else { self.op().to_owned() };
+        let kind = |upsert: bool| {
+            if upsert {
+                format!("{}+upsert", self.op())
+            } else {
+                self.op().to_owned()
+            }
+        };
         match self {
             Self::Insert { documents } => Digest::of(
                 &kind(false),
