@@ -70,3 +70,61 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 fn hash(key: impl AsRef<[u8]>) -> [u8; 32] {
     Sha256::digest(key).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(headers: &[(&'static str, &'static str)]) -> Result<(), Problem> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect();
+        ApiKeys::new(["first", "second"]).check(&headers)
+    }
+
+    #[test]
+    fn a_key_is_taken_wherever_clients_put_it() {
+        for headers in [
+            ("Authorization", "Bearer first"),
+            ("authorization", "bearer second"),
+            ("apiKey", "first"),
+            ("api-key", "second"),
+        ] {
+            assert_eq!(check(&[headers]), Ok(()), "{headers:?}");
+        }
+        let basic = ("Authorization", "Basic eDp5");
+        assert_eq!(check(&[basic, ("apiKey", "first")]), Ok(()));
+    }
+
+    #[test]
+    fn the_first_credentials_decide() {
+        let wrong = Err(Failure::WrongCredentials.into());
+        let bad_bearer = ("Authorization", "Bearer x");
+        assert_eq!(check(&[bad_bearer, ("apiKey", "first")]), wrong);
+        assert_eq!(check(&[("apiKey", "x"), ("api-key", "first")]), wrong);
+        for key in ["", "firs", "first2", "First"] {
+            assert_eq!(check(&[("apiKey", key)]), wrong, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn other_credentials_are_named_and_missing_ones_too() {
+        let email = ("email", "a@b.c");
+        assert_eq!(
+            check(&[email, ("password", "x")]),
+            Err(Problem::UnsupportedCredentials("email and password"))
+        );
+        assert_eq!(
+            check(&[("jwtTokenString", "x")]),
+            Err(Problem::UnsupportedCredentials("a JWT"))
+        );
+        assert_eq!(check(&[]), Err(Failure::NoCredentials.into()));
+        assert_eq!(check(&[email]), Err(Failure::NoCredentials.into()));
+    }
+
+    #[test]
+    fn the_keys_cannot_be_read_back() {
+        assert!(!format!("{:?}", ApiKeys::new(["secret"])).contains("secret"));
+    }
+}

@@ -155,3 +155,175 @@ fn replacement(fields: &mut Fields) -> Result<Document, Failure> {
         None => Ok(replacement),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    fn decode(action: Action, fields: &str) -> Result<Call, Failure> {
+        let comma = if fields.is_empty() { "" } else { "," };
+        let body = format!(
+            r#"{{"dataSource":"Cluster0","database":"shop","collection":"orders"{comma}{fields}}}"#
+        );
+        call(action, body.as_bytes())
+    }
+
+    fn read(read: Read) -> Result<Call, Failure> {
+        Ok(Call::Read(Namespace::parse("shop.orders").unwrap(), read))
+    }
+
+    fn write(write: Write) -> Result<Call, Failure> {
+        Ok(Call::Write(Namespace::parse("shop.orders").unwrap(), write))
+    }
+
+    #[track_caller]
+    fn assert_invalid(action: Action, fields: &str, fragment: &str) {
+        match decode(action, fields) {
+            Err(Failure::Invalid(text)) if text.contains(fragment) => {}
+            other => panic!("{} {fields} gave {other:?}", action.name()),
+        }
+    }
+
+    #[test]
+    fn reads_have_their_defaults() {
+        let filter = Document::new;
+        let one = Read::FindOne {
+            filter: filter(),
+            projection: None,
+            sort: None,
+        };
+        assert_eq!(decode(Action::FindOne, ""), read(one));
+        let find = |limit, skip| Read::Find {
+            filter: filter(),
+            projection: None,
+            sort: None,
+            limit,
+            skip,
+        };
+        for fields in [
+            "",
+            r#""limit":0"#,
+            r#""limit":null,"sort":null,"skip":null"#,
+        ] {
+            assert_eq!(
+                decode(Action::Find, fields),
+                read(find(1_000, 0)),
+                "{fields}"
+            );
+        }
+        for fields in [
+            r#""limit":2,"skip":3"#,
+            r#""limit":2.0,"skip":3e0"#,
+            r#""limit":{"$numberLong":"2"},"skip":{"$numberDouble":"3.0"}"#,
+        ] {
+            assert_eq!(decode(Action::Find, fields), read(find(2, 3)), "{fields}");
+        }
+    }
+
+    #[test]
+    fn projections_and_sorts_pass_through() {
+        let found = decode(
+            Action::FindOne,
+            r#""filter":{"a":1},"projection":{"a":2,"b":-1},"sort":{"b":-1}"#,
+        );
+        let expected = Read::FindOne {
+            filter: doc! {"a": 1},
+            projection: Some(doc! {"a": 2, "b": -1}),
+            sort: Some(doc! {"b": -1}),
+        };
+        assert_eq!(found, read(expected));
+    }
+
+    #[test]
+    fn an_update_is_operators_or_stages() {
+        let update = |update, many, upsert| Write::Update {
+            filter: doc! {},
+            update,
+            many,
+            upsert,
+        };
+        assert_eq!(
+            decode(Action::UpdateOne, r#""update":{"$set":{"a":1}}"#),
+            write(update(
+                Update::Operators(doc! {"$set": {"a": 1}}),
+                false,
+                false
+            ))
+        );
+        assert_eq!(
+            decode(
+                Action::UpdateMany,
+                r#""update":[{"$set":{"a":1}}],"upsert":true"#
+            ),
+            write(update(
+                Update::Pipeline(vec![doc! {"$set": {"a": 1}}]),
+                true,
+                true
+            ))
+        );
+        assert_invalid(Action::UpdateOne, r#""update":{"a":1}"#, "replaceOne");
+        assert_invalid(
+            Action::UpdateOne,
+            r#""update":{"$set":{"a":1},"b":1}"#,
+            "'b'",
+        );
+        assert_invalid(Action::UpdateOne, r#""update":{"$set":1}"#, "'update.$set'");
+        assert_invalid(Action::UpdateOne, r#""update":{}"#, "no operator");
+        assert_invalid(Action::UpdateOne, r#""update":[]"#, "no stage");
+        assert_invalid(Action::UpdateOne, r#""update":[1]"#, "'update.0'");
+        assert_invalid(
+            Action::ReplaceOne,
+            r#""replacement":{"$set":{}}"#,
+            "updateOne",
+        );
+    }
+
+    #[test]
+    fn a_null_filter_is_not_every_document() {
+        assert_invalid(
+            Action::DeleteMany,
+            r#""filter":null"#,
+            "'filter' must be an object, not null",
+        );
+        let all = Write::Delete {
+            filter: doc! {},
+            many: true,
+        };
+        assert_eq!(decode(Action::DeleteMany, ""), write(all));
+    }
+
+    #[test]
+    fn bounds_are_named() {
+        assert_invalid(Action::Find, r#""limit":50001"#, "at most 50000");
+        assert_invalid(Action::Find, r#""limit":-1"#, "-1 is not");
+        assert_invalid(Action::Find, r#""skip":0.5"#, "0.5 is not");
+        assert_invalid(Action::Find, r#""skip":1e300"#, "whole number");
+        assert_invalid(Action::InsertMany, r#""documents":[]"#, "empty");
+        let many = format!(
+            r#""documents":[{}]"#,
+            vec!["{}"; INSERT_DOCUMENTS_MAX + 1].join(",")
+        );
+        let refused = decode(Action::InsertMany, &many);
+        assert!(matches!(refused, Err(Failure::TooLarge(_))));
+    }
+
+    #[test]
+    fn unknown_missing_and_mistyped_fields_are_named() {
+        assert_invalid(Action::FindOne, r#""limit":1"#, "no field 'limit'");
+        assert_invalid(Action::InsertOne, "", "'document' is missing");
+        assert_invalid(
+            Action::InsertOne,
+            r#""document":{"$oid":"0102030405060708090a0b0c"}"#,
+            "an ObjectId",
+        );
+        let unnamed = call(Action::FindOne, br#"{"database":"shop"}"#);
+        assert_eq!(
+            unnamed,
+            Err(Failure::Invalid(
+                "'collection' is missing; it must be a string".into()
+            ))
+        );
+    }
+}

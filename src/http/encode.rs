@@ -138,3 +138,83 @@ impl<'a, T, V: Serialize, F: Fn(&'a T) -> V> Serialize for List<'a, T, F> {
 fn count(number: i64) -> Bson {
     i32::try_from(number).map_or(Bson::Int64(number), Bson::Int32)
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+    use bson::oid::ObjectId;
+
+    use super::*;
+
+    fn text(action: Action, answer: &Answer, format: Format) -> String {
+        let body = AnswerBody {
+            action,
+            answer,
+            format,
+        };
+        serde_json::to_string(&body).unwrap()
+    }
+
+    #[test]
+    fn inserts_say_their_ids() {
+        let oid = ObjectId::from_bytes([1; 12]);
+        let hex = "01".repeat(12);
+        let ids = Answer::Inserted {
+            ids: vec![oid.into()],
+        };
+        assert_eq!(
+            text(Action::InsertOne, &ids, Format::Plain),
+            format!(r#"{{"insertedId":"{hex}"}}"#)
+        );
+        assert_eq!(
+            text(Action::InsertMany, &ids, Format::Canonical),
+            format!(r#"{{"insertedIds":[{{"$oid":"{hex}"}}]}}"#)
+        );
+        let response = answer(Action::InsertOne, &ids, Format::Plain);
+        assert_eq!(response.status(), StatusCode::CREATED);
+    }
+
+    #[test]
+    fn counts_have_a_type_in_the_canonical_form() {
+        let updated = Answer::Updated {
+            matched: 0,
+            modified: 3_000_000_000,
+            upserted: Some(7.into()),
+        };
+        assert_eq!(
+            text(Action::UpdateMany, &updated, Format::Plain),
+            r#"{"matchedCount":0,"modifiedCount":3000000000,"upsertedId":7}"#
+        );
+        assert_eq!(
+            text(Action::UpdateMany, &updated, Format::Canonical),
+            r#"{"matchedCount":{"$numberInt":"0"},"modifiedCount":{"$numberLong":"3000000000"},"upsertedId":{"$numberInt":"7"}}"#
+        );
+        let deleted = Answer::Deleted { deleted: 1 };
+        assert_eq!(
+            text(Action::DeleteOne, &deleted, Format::Plain),
+            r#"{"deletedCount":1}"#
+        );
+    }
+
+    #[test]
+    fn finding_nothing_is_null_for_one_and_an_empty_list_for_many() {
+        let text = |action, documents: &[Document]| {
+            let body = DocumentsBody {
+                action,
+                documents,
+                format: Format::Plain,
+            };
+            serde_json::to_string(&body).unwrap()
+        };
+        assert_eq!(text(Action::FindOne, &[]), r#"{"document":null}"#);
+        assert_eq!(
+            text(Action::FindOne, &[doc! {"a": 1}]),
+            r#"{"document":{"a":1}}"#
+        );
+        assert_eq!(text(Action::Find, &[]), r#"{"documents":[]}"#);
+        assert_eq!(
+            text(Action::Aggregate, &[doc! {"a": 1}]),
+            r#"{"documents":[{"a":1}]}"#
+        );
+    }
+}

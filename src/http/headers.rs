@@ -217,3 +217,125 @@ pub fn write_coordinator(headers: &mut HeaderMap, coordinator: Option<&str>) {
 pub fn write_replayed(headers: &mut HeaderMap) {
     headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(headers: &[(&'static str, &'static str)]) -> Result<RequestHeaders, Problem> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect();
+        RequestHeaders::read(&headers)
+    }
+
+    #[track_caller]
+    fn assert_invalid(headers: &[(&'static str, &'static str)], fragment: &str) {
+        match read(headers) {
+            Err(Problem::Failure(Failure::Invalid(text))) if text.contains(fragment) => {}
+            other => panic!("{headers:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_without_headers_is_a_plain_linearizable_one() {
+        let plain = RequestHeaders {
+            id: None,
+            clock: 0,
+            consistency: Consistency::Linearizable,
+            reply: Format::Plain,
+        };
+        assert_eq!(read(&[]), Ok(plain));
+    }
+
+    #[test]
+    fn the_id_is_taken_bare_and_quoted() {
+        let id = |text| read(&[("Idempotency-Key", text)]).unwrap().id;
+        assert_eq!(id("abc"), id("\"abc\""));
+        assert_eq!(id("abc"), RequestId::parse("abc").ok());
+        for text in ["", "\"\"", "a b"] {
+            assert_invalid(&[("Idempotency-Key", text)], "1 to 128");
+        }
+        assert_invalid(
+            &[("Idempotency-Key", "a"), ("Idempotency-Key", "b")],
+            "twice",
+        );
+    }
+
+    #[test]
+    fn the_clock_is_the_later_of_stamp_and_token() {
+        let clock = |headers: &[_]| read(headers).unwrap().clock;
+        assert_eq!(clock(&[("Drumline-Stamp", "17")]), 17);
+        assert_eq!(clock(&[("Drumline-Stamp", "17.n1")]), 17);
+        assert_eq!(
+            clock(&[("Drumline-Token", "3.18"), ("Drumline-Stamp", "17")]),
+            18
+        );
+        for text in [
+            "",
+            "-1",
+            "+1",
+            "x",
+            "1.",
+            "1.a b",
+            "9223372036854775808",
+            "1.5.ü",
+        ] {
+            assert_invalid(&[("Drumline-Stamp", text)], "drumline-stamp");
+        }
+        for text in ["", "1", "1.", ".1", "1.-2", "1.2.3"] {
+            assert_invalid(&[("Drumline-Token", text)], "drumline-token");
+        }
+    }
+
+    #[test]
+    fn tokens_come_back_as_they_were_sent() {
+        let token = Token {
+            position: Position(12),
+            t: 345,
+        };
+        assert_eq!(token.to_string().parse(), Ok(token));
+    }
+
+    #[test]
+    fn the_consistency_is_one_of_two() {
+        let causal = read(&[("Drumline-Read", "causal")]).unwrap();
+        assert_eq!(causal.consistency, Consistency::Causal);
+        assert_invalid(&[("Drumline-Read", "eventual")], "linearizable or causal");
+    }
+
+    #[test]
+    fn the_reply_has_the_first_format_that_is_named() {
+        let reply = |accept| read(&[("Accept", accept)]).unwrap().reply;
+        assert_eq!(reply("application/ejson"), Format::Canonical);
+        assert_eq!(
+            reply("Application/EJSON; q=1, application/json"),
+            Format::Canonical
+        );
+        assert_eq!(reply("application/json, application/ejson"), Format::Plain);
+        assert_eq!(reply("text/html, */*"), Format::Plain);
+    }
+
+    #[test]
+    fn bodies_are_json_or_say_nothing() {
+        for media in [
+            "application/json; charset=utf-8",
+            "application/ejson",
+            "application/x-www-form-urlencoded",
+            "",
+        ] {
+            assert!(read(&[("Content-Type", media)]).is_ok(), "{media:?}");
+        }
+        for header in [
+            ("Content-Type", "text/xml"),
+            ("Content-Type", "application/jsonx"),
+            ("Content-Type", "multipart/form-data; boundary=x"),
+            ("Content-Encoding", "gzip"),
+        ] {
+            let refused = matches!(read(&[header]), Err(Problem::UnsupportedMediaType(_)));
+            assert!(refused, "{header:?}");
+        }
+        assert!(read(&[("Content-Encoding", "identity")]).is_ok());
+    }
+}
