@@ -2,10 +2,19 @@
 //!
 //! Data goes to stdout, messages to stderr. No command's own work is here: see `cli/*.rs`.
 
+mod args;
+mod backend;
+mod exit;
+mod json;
+mod output;
+mod session;
+mod table;
+
 mod aggregate;
+mod bench;
+mod completions;
 mod delete;
 mod down;
-mod exit;
 mod find;
 mod get;
 mod guard;
@@ -13,6 +22,7 @@ mod info;
 mod insert;
 mod log;
 mod ls;
+mod man;
 mod put;
 mod replace;
 mod serve;
@@ -49,13 +59,19 @@ enum Command {
     Delete(delete::Args),
     Aggregate(aggregate::Args),
     Log(log::Args),
+    Bench(bench::Args),
+    Completions(completions::Args),
+    Man(man::Args),
     #[command(hide = true)]
     Guard(guard::Args),
 }
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
     let result = match cli.command {
         Command::Up(args) => up::run(args),
         Command::Down(args) => down::run(args),
@@ -71,6 +87,9 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => delete::run(args),
         Command::Aggregate(args) => aggregate::run(args),
         Command::Log(args) => log::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::Guard(args) => guard::run(args),
     };
     exit::report(result)

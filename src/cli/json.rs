@@ -1,0 +1,266 @@
+//! Arguments that are JSON: Extended JSON v2, canonical or relaxed; `-` is stdin.
+
+use std::io::Read as _;
+
+use bson::{Bson, Document};
+use serde_json::Value;
+
+use crate::model::Update;
+use crate::model::limits::BODY_BYTES_MAX;
+
+use super::exit::ExitError;
+
+type Result<T> = std::result::Result<T, ExitError>;
+
+/// One argument that is JSON, with its name and an example for the message when it is not.
+#[derive(Debug, Clone, Copy)]
+pub struct Argument<'a> {
+    pub name: &'static str,
+    pub text: &'a str,
+    pub example: &'static str,
+}
+
+/// The documents of an insert, and whether they came as many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Documents {
+    pub documents: Vec<Document>,
+    pub many: bool,
+}
+
+impl<'a> Argument<'a> {
+    pub const fn document(name: &'static str, text: &'a str) -> Self {
+        let example = r#"'{"name": "Ada"}'"#;
+        Self {
+            name,
+            text,
+            example,
+        }
+    }
+
+    pub const fn filter(text: &'a str) -> Self {
+        let example = r#"'{"qty": {"$gt": 5}}'"#;
+        Self {
+            name: "FILTER",
+            text,
+            example,
+        }
+    }
+
+    pub const fn pipeline(text: &'a str) -> Self {
+        let example = r#"'[{"$match": {"qty": 5}}]'"#;
+        Self {
+            name: "PIPELINE",
+            text,
+            example,
+        }
+    }
+
+    pub const fn update(text: &'a str) -> Self {
+        let example = r#"'{"$set": {"qty": 5}}'"#;
+        Self {
+            name: "UPDATE",
+            text,
+            example,
+        }
+    }
+
+    /// An argument that is one document.
+    pub fn to_document(self) -> Result<Document> {
+        match self.one()? {
+            Bson::Document(document) => Ok(document),
+            _ => Err(self.wrong("it is JSON, but no object")),
+        }
+    }
+
+    /// An argument that is an array of documents.
+    pub fn to_pipeline(self) -> Result<Vec<Document>> {
+        match self.one()? {
+            Bson::Array(stages) => self.all_documents(stages),
+            _ => Err(self.wrong("it is JSON, but no array of stages")),
+        }
+    }
+
+    /// Operators, or a pipeline.
+    pub fn to_update(self) -> Result<Update> {
+        match self.one()? {
+            Bson::Document(operators) => Ok(Update::Operators(operators)),
+            Bson::Array(stages) => Ok(Update::Pipeline(self.all_documents(stages)?)),
+            _ => Err(self.wrong("it is JSON, but neither an object nor an array")),
+        }
+    }
+
+    /// One document, an array of documents, or several documents one after the other.
+    pub fn to_documents(self) -> Result<Documents> {
+        let mut values = self.values()?;
+        let many = values.len() > 1 || matches!(values.first(), Some(Bson::Array(_)));
+        if let [Bson::Array(array)] = values.as_mut_slice() {
+            values = std::mem::take(array);
+        }
+        if values.is_empty() {
+            return Err(self.wrong("it holds no document"));
+        }
+        let documents = self.all_documents(values)?;
+        Ok(Documents { documents, many })
+    }
+
+    fn one(self) -> Result<Bson> {
+        let mut values = self.values()?;
+        match values.len() {
+            1 => Ok(values.remove(0)),
+            0 => Err(self.wrong("it is empty")),
+            _ => Err(self.wrong("it holds more than one JSON value")),
+        }
+    }
+
+    fn values(self) -> Result<Vec<Bson>> {
+        let text = if self.text == "-" {
+            self.read_stdin()?
+        } else {
+            self.text.to_owned()
+        };
+        serde_json::Deserializer::from_str(&text)
+            .into_iter::<Value>()
+            .map(|value| self.to_bson(value.map_err(|error| self.wrong(&located(&error)))?))
+            .collect()
+    }
+
+    fn to_bson(self, value: Value) -> Result<Bson> {
+        Bson::try_from(value)
+            .map_err(|error| self.wrong(&format!("it is no Extended JSON ({error})")))
+    }
+
+    fn all_documents(self, values: Vec<Bson>) -> Result<Vec<Document>> {
+        let documents = values
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| match value {
+                Bson::Document(document) => Ok(document),
+                _ => Err(self.wrong(&format!("value {} in it is no object", index + 1))),
+            });
+        documents.collect()
+    }
+
+    fn read_stdin(self) -> Result<String> {
+        let mut text = String::new();
+        std::io::stdin()
+            .take(BODY_BYTES_MAX as u64 + 1)
+            .read_to_string(&mut text)
+            .map_err(|error| self.wrong(&format!("stdin cannot be read ({error})")))?;
+        if text.len() > BODY_BYTES_MAX {
+            let bound = BODY_BYTES_MAX >> 20;
+            return Err(self.wrong(&format!(
+                "stdin holds more than {bound} MiB: send it in parts, like with `split -l 1000`"
+            )));
+        }
+        Ok(text)
+    }
+
+    fn wrong(self, what: &str) -> ExitError {
+        let Self { name, example, .. } = self;
+        ExitError::usage(format!("{name}: {what}; write it like {example}"))
+    }
+}
+
+/// At most one argument can be read from stdin.
+pub fn check_stdin(arguments: &[&str]) -> Result<()> {
+    let from_stdin = arguments.iter().filter(|text| **text == "-").count();
+    if from_stdin > 1 {
+        return Err(ExitError::usage(
+            "only one argument can be `-`: stdin is read once",
+        ));
+    }
+    Ok(())
+}
+
+/// An `_id`: JSON if it parses as JSON, a string otherwise.
+pub fn id(text: &str) -> Result<Bson> {
+    let Ok(value) = serde_json::from_str::<Value>(text) else {
+        return Ok(Bson::String(text.to_owned()));
+    };
+    let wrong = |what: &str| {
+        ExitError::usage(format!(
+            "ID: {what}; write it like 17, ada or '{{\"$oid\": \"...\"}}'"
+        ))
+    };
+    let id = Bson::try_from(value)
+        .map_err(|error| wrong(&format!("it is no Extended JSON ({error})")))?;
+    match &id {
+        // As a filter each of these would mean something else than equality.
+        Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => Err(wrong(
+            "MongoDB takes no array, regular expression or undefined as _id",
+        )),
+        Bson::Document(fields) if fields.keys().any(|key| key.starts_with('$')) => {
+            Err(wrong("it holds an operator, which no _id can hold"))
+        }
+        _ => Ok(id),
+    }
+}
+
+/// What is wrong, and where; serde_json puts the place at the end of its text.
+fn located(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    let place = match error.line() {
+        0 | 1 => format!("column {}", error.column()),
+        line => format!("line {line}, column {}", error.column()),
+    };
+    format!("it is no JSON ({what} at {place})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    #[test]
+    fn documents_come_alone_or_as_many() {
+        let read = |text| Argument::document("DOC", text).to_documents();
+        let one = read(r#"{"b": 1, "a": 2}"#).unwrap();
+        assert_eq!(
+            (one.documents, one.many),
+            (vec![doc! {"b": 1, "a": 2}], false)
+        );
+        let array = read(r#"[{"a": 1}]"#).unwrap();
+        assert_eq!((array.documents.len(), array.many), (1, true));
+        let lines = read("{\"a\": 1}\n{\"a\": 2}\n").unwrap();
+        assert_eq!((lines.documents.len(), lines.many), (2, true));
+        for wrong in ["", "[]", "5", "[5]", "{} []", "{} 5", "{a: 1}"] {
+            assert!(read(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_place() {
+        let error = Argument::filter("{\"a\": 1,}").to_document().unwrap_err();
+        assert_eq!(
+            error.message,
+            "FILTER: it is no JSON (trailing comma at column 9); write it like '{\"qty\": {\"$gt\": 5}}'"
+        );
+        let error = Argument::filter("{\n \"a\" 1}").to_document().unwrap_err();
+        assert!(
+            error.message.contains("line 2, column 6"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn ids_are_json_or_strings() {
+        assert_eq!(id("17").unwrap(), Bson::Int32(17));
+        assert_eq!(id("ada").unwrap(), Bson::String("ada".into()));
+        assert_eq!(id("\"17\"").unwrap(), Bson::String("17".into()));
+        assert_eq!(id(r#"{"a": 1}"#).unwrap(), Bson::Document(doc! {"a": 1}));
+        assert!(matches!(
+            id(r#"{"$oid": "65a0000000000000000000aa"}"#),
+            Ok(Bson::ObjectId(_))
+        ));
+        for wrong in [
+            "[1]",
+            r#"{"$gt": 1}"#,
+            r#"{"$oid": "x"}"#,
+            r#"{"$regularExpression": {"pattern": "a", "options": ""}}"#,
+        ] {
+            assert!(id(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+}
