@@ -1,10 +1,12 @@
 //! What runs where in a local cluster: the form of `drumline info -o json`, which other programs
 //! rely on.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::place::{Place, Root};
+use super::place::{Place, Root, write_private};
 use super::run::Run;
 use super::secrets::Secrets;
 use super::spec::{ClusterName, Spec};
@@ -60,6 +62,13 @@ impl ClusterInfo {
             nodes: nodes.collect(),
             members: members.collect(),
         }
+    }
+
+    /// Writes the JSON form to a file that only its owner reads: it holds secrets.
+    pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
+        let text = serde_json::to_vec(self)
+            .map_err(|error| Error::Failed(format!("cannot describe the cluster: {error}")))?;
+        write_private(path, &text)
     }
 
     /// The cluster at `place` if it runs and is ready.

@@ -21,7 +21,7 @@ use super::secrets::Secrets;
 use super::signals::StopRequests;
 use super::spec::{ClusterName, Spec, Wish};
 use super::stop::{stop_orphans, sweep};
-use super::supervisor::Supervisor;
+use super::supervisor::{Prepared, Supervisor};
 
 const POLL: Duration = Duration::from_millis(25);
 /// How long another command may hold the lock without a supervisor: it deletes data, or starts.
@@ -62,10 +62,13 @@ pub async fn up(options: Options) -> Result<(), Error> {
     }
     match own(&options, &root).await? {
         Owned::Running(info, spec, place) => {
+            if let Some(path) = &options.ready_file {
+                info.write(path)?;
+            }
             greet(&info, &spec, &place);
             Ok(())
         }
-        Owned::Ours(place, lock) => supervise(options, place, lock, console, stop).await,
+        Owned::Ours(place, lock) => supervise(options, place, lock, &console, stop).await,
     }
 }
 
@@ -107,45 +110,32 @@ async fn supervise(
     options: Options,
     place: Place,
     lock: Lock,
-    console: Console,
+    console: &Console,
     stop: StopRequests,
 ) -> Result<(), Error> {
     let prepared = tokio::select! {
-        prepared = prepare(&options, &place, &console) => prepared,
+        prepared = prepare(&options, &place, console) => prepared,
         () = stop.asked() => Err(Error::Interrupted),
     };
-    let (mongod, spec, run) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            discard_unless_kept(place, lock)?;
-            return Err(error);
+    let result = match prepared {
+        Ok(prepared) => {
+            let supervisor = Supervisor {
+                place: place.clone(),
+                cluster: prepared,
+                stop,
+                ready_file: options.ready_file,
+                background: options.background,
+            };
+            supervisor.supervise().await
         }
+        Err(error) => Err(error),
     };
-    let ephemeral = spec.ephemeral;
-    let supervisor = Supervisor {
-        secrets: Secrets::make(&place, &spec)?,
-        console: console.with_log(open_log(&place.log())?),
-        place: place.clone(),
-        spec,
-        mongod,
-        run,
-        stop,
-        ready_file: options.ready_file,
-        background: options.background,
-    };
-    let result = supervisor.supervise().await;
-    if ephemeral {
-        place.delete(lock)?;
-    }
+    leave(&place, lock)?;
     result
 }
 
 /// Everything that can be refused before a process is started.
-async fn prepare(
-    options: &Options,
-    place: &Place,
-    console: &Console,
-) -> Result<(Mongod, Spec, RunFile), Error> {
+async fn prepare(options: &Options, place: &Place, console: &Console) -> Result<Prepared, Error> {
     let known = Spec::load(place)?;
     if let Some(spec) = &known {
         spec.accept(&options.name, &options.wish)?;
@@ -168,7 +158,13 @@ async fn prepare(
     };
     spec.check_ports()?;
     spec.save(place)?;
-    Ok((mongod, spec, run))
+    Ok(Prepared {
+        secrets: Secrets::make(place, &spec)?,
+        console: console.clone().with_log(open_log(&place.log())?),
+        spec,
+        mongod,
+        run,
+    })
 }
 
 /// MongoDB does not read the files of another major version without an upgrade by hand.
@@ -187,10 +183,12 @@ fn same_version(spec: Spec, mongod: &Mongod) -> Result<Spec, Error> {
     )))
 }
 
-/// A cluster that was never made leaves no folder behind.
-fn discard_unless_kept(place: Place, lock: Lock) -> Result<(), Error> {
-    if place.spec().exists() {
-        let _ = std::fs::remove_file(place.run());
+/// Leaves a stopped cluster as it should be found: its data without a run file, or no trace of
+/// one that was ephemeral or that was refused before it was made.
+fn leave(place: &Place, lock: Lock) -> Result<(), Error> {
+    let kept = place.spec().exists() && !matches!(Spec::load(place), Ok(Some(s)) if s.ephemeral);
+    if kept {
+        RunFile::end(place);
         return Ok(());
     }
     place.delete(lock)
@@ -206,6 +204,9 @@ async fn start_in_background(
     if let Some((info, spec)) = ClusterInfo::live(&place) {
         root.make(&options.name, options.data_dir.as_deref())?;
         spec.accept(&options.name, &options.wish)?;
+        if let Some(path) = &options.ready_file {
+            info.write(path)?;
+        }
         greet(&info, &spec, &place);
         return Ok(());
     }

@@ -39,9 +39,7 @@ pub async fn bring_up(spec: &Spec, secrets: &Secrets, console: &Console) -> Resu
         console.step(&format!("replica set {} initiated", spec.replica_set()));
     }
     set.wait_for_members().await?;
-    console.step("DEBUG members joined");
     let primary = set.wait_for_primary(new).await?;
-    console.step("DEBUG primary");
     set.settle(primary).await?;
     let name = &spec.members[primary].name;
     console.step(&format!("{name} is primary, {} in step", set.names()));
@@ -144,7 +142,6 @@ impl<'a> ReplicaSet<'a> {
             .create_user(self.login)
             .await
             .map_err(asking("make Drumline's user in the replica set"))?;
-        println!("user {:?}", Instant::now());
         let primary =
             Member::open(member.host(), Some(self.login)).map_err(asking("reach the primary"))?;
         primary

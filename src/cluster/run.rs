@@ -103,8 +103,8 @@ impl RunFile {
     }
 
     /// Deletes the file: nothing runs any more.
-    pub fn end(&self) {
-        let _ = fs::remove_file(self.place.run());
+    pub fn end(place: &Place) {
+        let _ = fs::remove_file(place.run());
     }
 
     fn change(&self, edit: impl FnOnce(&mut Run)) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use super::guard::THIS_PROGRAM;
 use super::info::ClusterInfo;
 use super::member;
 use super::mongod::Mongod;
-use super::place::{Place, write_private};
+use super::place::Place;
 use super::replica::{bring_up, wait_until};
 use super::report::{self, Console};
 use super::run::RunFile;
@@ -23,15 +23,21 @@ use super::web::Web;
 /// A node answers what it has begun.
 const NODE_GRACE: Duration = Duration::from_secs(10);
 
-/// All that a supervisor needs; the caller holds the cluster's lock.
+/// A cluster of which all is settled and nothing started yet.
 #[derive(Debug)]
-pub struct Supervisor {
-    pub place: Place,
+pub struct Prepared {
     pub spec: Spec,
     pub secrets: Secrets,
     pub mongod: Mongod,
     pub run: RunFile,
     pub console: Console,
+}
+
+/// The owner of a cluster; its caller holds the cluster's lock.
+#[derive(Debug)]
+pub struct Supervisor {
+    pub place: Place,
+    pub cluster: Prepared,
     pub stop: StopRequests,
     pub ready_file: Option<PathBuf>,
     /// Its starter waits until it is ready, and then lets go of it.
@@ -62,24 +68,30 @@ impl Supervisor {
     }
 
     async fn start(&self, crews: &mut Crews) -> Result<(), Error> {
-        let (run, console) = (&self.run, &self.console);
-        let members = self.spec.members.iter();
-        let members = members.map(|m| member::program(&self.place, &self.spec, &self.mongod, m));
+        let Prepared {
+            spec,
+            secrets,
+            mongod,
+            run,
+            console,
+        } = &self.cluster;
+        let members = spec.members.iter();
+        let members = members.map(|part| member::program(&self.place, spec, mongod, part));
         crews.members = Crew::start(members, run, console)?;
         tokio::select! {
             fallen = crews.members.fallen() => {
-                return Err(member::explain(&fallen, &self.spec, console));
+                return Err(member::explain(&fallen, spec, console));
             }
-            ready = bring_up(&self.spec, &self.secrets, console) => ready?,
+            ready = bring_up(spec, secrets, console) => ready?,
         }
-        let nodes = self.spec.nodes.iter().map(|node| self.node(node));
+        let nodes = spec.nodes.iter().map(|node| self.node(node));
         crews.nodes = Crew::start(nodes, run, console)?;
         let fallen = tokio::select! {
             fallen = crews.members.fallen() => fallen,
             fallen = crews.nodes.fallen() => fallen,
             ready = self.wait_for_nodes() => return ready,
         };
-        Err(member::explain(&fallen, &self.spec, console))
+        Err(member::explain(&fallen, spec, console))
     }
 
     fn node(&self, part: &Part) -> Program {
@@ -108,14 +120,16 @@ impl Supervisor {
 
     async fn wait_for_nodes(&self) -> Result<(), Error> {
         let web = Web::new();
-        for node in &self.spec.nodes {
+        for node in &self.cluster.spec.nodes {
             let url = format!("http://{}/readyz", node.host());
             let ready = async || {
                 let status = web.status(&url).await.ok()?;
                 status.is_success().then_some(())
             };
             wait_until(&format!("{} to be ready", node.name), ready).await?;
-            self.console.step(&format!("{} is ready", node.name));
+            self.cluster
+                .console
+                .step(&format!("{} is ready", node.name));
         }
         Ok(())
     }
@@ -127,13 +141,16 @@ impl Supervisor {
         if self.background {
             let_go_of_terminal()?;
         }
-        self.run.ready()?;
-        let info = ClusterInfo::of(&self.place, &self.spec, &self.secrets, &self.run.read());
+        self.cluster.run.ready()?;
+        let Prepared {
+            spec, secrets, run, ..
+        } = &self.cluster;
+        let info = ClusterInfo::of(&self.place, spec, secrets, &run.read());
         if let Some(path) = &self.ready_file {
-            write_ready_file(path, &info)?;
+            info.write(path)?;
         }
         if !self.background {
-            report::show(&report::block(&info, &self.spec, self.place.folder()));
+            report::show(&report::block(&info, spec, self.place.folder()));
         }
         self.stop.asked().await;
         Ok(())
@@ -144,10 +161,12 @@ impl Supervisor {
         if let Some(path) = &self.ready_file {
             let _ = fs::remove_file(path);
         }
-        self.console.step("stopping; a second Ctrl-C stops at once");
+        self.cluster
+            .console
+            .step("stopping; a second Ctrl-C stops at once");
         let in_order = async {
             crews.nodes.stop().await;
-            if self.spec.ephemeral {
+            if self.cluster.spec.ephemeral {
                 // What a clean shutdown would save is deleted in a moment.
                 crews.members.kill().await;
             } else {
@@ -162,15 +181,8 @@ impl Supervisor {
             crews.nodes.kill().await;
             crews.members.kill().await;
         }
-        self.run.end();
-        self.console.step("stopped");
+        self.cluster.console.step("stopped");
     }
-}
-
-fn write_ready_file(path: &PathBuf, info: &ClusterInfo) -> Result<(), Error> {
-    let text = serde_json::to_vec(info)
-        .map_err(|error| Error::Failed(format!("cannot describe the cluster: {error}")))?;
-    write_private(path, &text)
 }
 
 /// Whoever reads this process's output must see its end now, not when the cluster stops.
