@@ -140,7 +140,7 @@ fn documents(name: &str, values: Vec<Bson>) -> Result<Vec<Document>, Failure> {
 
 /// The integer that a double holds exactly, if it is one.
 fn whole(number: f64) -> Option<i64> {
-    /// 2^53: past it doubles skip integers.
+    // 2^53: past it doubles skip integers.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
     (number.fract() == 0.0 && number.abs() <= EXACT_MAX).then_some(number as i64)
