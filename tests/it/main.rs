@@ -3,4 +3,5 @@
 mod support;
 
 mod fetch;
+mod order;
 mod up;
