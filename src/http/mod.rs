@@ -15,3 +15,4 @@ pub mod fields;
 pub mod headers;
 pub mod router;
 pub mod server;
+pub mod stall;
