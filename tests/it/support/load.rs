@@ -83,9 +83,9 @@ pub struct Record {
 pub enum End {
     Acknowledged(Written),
     /// MongoDB refused it, with this text.
-    Refused(String),
-    /// It was not done.
-    NotDone(String),
+    Refused(#[allow(dead_code, reason = "shown when a comparison fails")] String),
+    /// It was not done; the text says why.
+    NotDone(#[allow(dead_code, reason = "shown when a comparison fails")] String),
     /// It may have been done.
     Unknown,
 }
@@ -112,9 +112,9 @@ impl Load {
         }
     }
 
-    /// The same load through this server as well, tried first.
+    /// The same load through this server alone.
     pub fn through(mut self, url: &str) -> Self {
-        self.servers.insert(0, ServerUrl::parse(url).unwrap());
+        self.servers = vec![ServerUrl::parse(url).unwrap()];
         self
     }
 
