@@ -78,6 +78,13 @@ impl Settings {
         })
     }
 
+    /// The same with a settings file that a flag names.
+    pub fn load_with(flags: Layer, file: &Path) -> Result<Self, ConfigError> {
+        Ok(Self {
+            layers: [flags, environment()?, file::read(file)?],
+        })
+    }
+
     /// The target that the strongest source names. Servers win over a MongoDB URI of the same source.
     pub fn target(&self) -> Option<Target> {
         self.first(|layer| {

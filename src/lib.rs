@@ -4,8 +4,10 @@
 pub mod model;
 pub mod config;
 pub mod store;
+pub mod sequencer;
 pub mod gateway;
 pub mod http;
+pub mod node;
 pub mod client;
 pub mod bench;
 pub mod cluster;

@@ -4,7 +4,10 @@ use bson::Document;
 
 use crate::client::{Client, ClientError, Clock, Found, Written};
 use crate::config::Secret;
-use crate::model::{Consistency, Namespace, Read, RequestId, Write};
+use crate::model::{
+    Call, Consistency, Failure, Namespace, Position, Read, RequestId, Write, WriteRequest, policy,
+};
+use crate::store::{Guest, STAMP_FIELD, StoreError};
 
 /// Executes requests. Both ways give the same answers.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ impl Backend {
     ) -> Result<Written, ClientError> {
         match self {
             Self::Servers(client) => client.write(namespace, write, id, clock).await,
-            Self::Direct(direct) => Err(direct.not_built()),
+            Self::Direct(direct) => direct.write(namespace, write, id, clock).await,
         }
     }
 
@@ -38,7 +41,7 @@ impl Backend {
     ) -> Result<Found, ClientError> {
         match self {
             Self::Servers(client) => client.read(namespace, read, consistency, clock).await,
-            Self::Direct(direct) => Err(direct.not_built()),
+            Self::Direct(direct) => direct.read(namespace, read, consistency, clock).await,
         }
     }
 
@@ -50,15 +53,14 @@ impl Backend {
     ) -> Result<Vec<Document>, ClientError> {
         match self {
             Self::Servers(client) => client.log(from, limit, clock).await,
-            Self::Direct(direct) => Err(direct.not_built()),
+            Self::Direct(direct) => direct.log(from, limit).await,
         }
     }
 }
 
-/// The command as its own sequencer, for once.
+/// The command as its own sequencer, for once: it appends to the log itself.
 #[derive(Debug)]
 pub struct Direct {
-    #[expect(dead_code, reason = "the replica set is not reached from here yet")]
     uri: Secret,
 }
 
@@ -67,7 +69,81 @@ impl Direct {
         Self { uri }
     }
 
-    fn not_built(&self) -> ClientError {
-        ClientError::Invalid("--mongodb without a server is not built yet".into())
+    async fn write(
+        &self,
+        namespace: &Namespace,
+        write: Write,
+        id: &RequestId,
+        clock: &Clock,
+    ) -> Result<Written, ClientError> {
+        let call = Call::Write(namespace.clone(), write);
+        let Call::Write(_, write) = checked(call)? else {
+            return Err(Failure::NoCoordinator.into());
+        };
+        let request = WriteRequest {
+            id: id.clone(),
+            digest: Some(write.digest(namespace)),
+            clock: clock.now(),
+            namespace: namespace.clone(),
+            bytes: 0,
+            write: write.with_ids(),
+        };
+        let outcome = match self.guest().await?.write(request).await {
+            Err(Failure::Unknown) => return Err(ClientError::UnknownToGuest { id: id.clone() }),
+            other => other?,
+        };
+        clock.witness(outcome.stamp.t);
+        let answer = outcome.result.map_err(|refusal| ClientError::Refused {
+            status: 400,
+            code: refusal.name,
+            message: refusal.message,
+        })?;
+        Ok(Written {
+            answer,
+            position: Some(outcome.position.0),
+            stamp: Some(outcome.stamp.t),
+            replayed: outcome.replayed,
+        })
     }
+
+    async fn read(
+        &self,
+        namespace: &Namespace,
+        read: Read,
+        consistency: Consistency,
+        clock: &Clock,
+    ) -> Result<Found, ClientError> {
+        let Call::Read(namespace, read) = checked(Call::Read(namespace.clone(), read))? else {
+            return Err(Failure::NoCoordinator.into());
+        };
+        let guest = self.guest().await?;
+        let found = guest
+            .read(&namespace, &read, consistency, clock.now())
+            .await?;
+        clock.witness(found.stamp.t);
+        Ok(Found {
+            documents: found.documents,
+            position: Some(found.position.0),
+            stamp: Some(found.stamp.t),
+        })
+    }
+
+    async fn log(&self, from: i64, limit: u32) -> Result<Vec<Document>, ClientError> {
+        let guest = self.guest().await?;
+        Ok(guest.log(Position(from), i64::from(limit)).await?)
+    }
+
+    async fn guest(&self) -> Result<Guest, ClientError> {
+        let connected = Guest::connect(self.uri.expose()).await;
+        connected.map_err(|error| match error {
+            StoreError::ConnectionString(why) => ClientError::Invalid(format!("--mongodb: {why}")),
+            other => other.into_failure().into(),
+        })
+    }
+}
+
+/// What a node would refuse is refused here too.
+fn checked(call: Call) -> Result<Call, ClientError> {
+    policy::check(&call, STAMP_FIELD)?;
+    Ok(call)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
+use crate::model::Failure;
 
 use super::output::StdoutClosed;
 
@@ -59,11 +60,15 @@ impl From<ClientError> for ExitError {
     fn from(error: ClientError) -> Self {
         let exit = match error {
             ClientError::Invalid(_) => Exit::Usage,
-            ClientError::Unreachable(_) => Exit::Unreachable,
+            ClientError::Unreachable(_) | ClientError::Guest(Failure::Unavailable(_)) => {
+                Exit::Unreachable
+            }
             _ => Exit::Failed,
         };
         let message = match &error {
-            ClientError::Unknown { id, .. } => format!("{error} (--request-id {id})"),
+            ClientError::Unknown { id, .. } | ClientError::UnknownToGuest { id } => {
+                format!("{error} (--request-id {id})")
+            }
             ClientError::Refused { status: 401, .. } => {
                 format!("{error}; is the API key right (--api-key-file or DRUMLINE_API_KEY)?")
             }

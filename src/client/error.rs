@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::rotation::{Rotation, Standing};
 use super::wire::Message;
 use crate::config::ServerUrl;
-use crate::model::RequestId;
+use crate::model::{Failure, RequestId};
 
 /// A request without an answer. Each variant says what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -34,6 +34,14 @@ pub enum ClientError {
         "the outcome is not known, it may have been done: {setbacks}. To get its answer, send the same request again with the same request id, {id}"
     )]
     Unknown { id: RequestId, setbacks: Setbacks },
+    /// Without a server: the replica set did not do it, or its outcome is unknown.
+    #[error("{0}")]
+    Guest(#[from] Failure),
+    /// Without a server: a write was begun, and its outcome is not known.
+    #[error(
+        "the outcome is not known, it may have been done. To get its answer, send the same request again with the same request id, {id}"
+    )]
+    UnknownToGuest { id: RequestId },
     /// The server is something else than a Drumline node.
     #[error("{server} answered {status}, but not as a Drumline server does: {why}")]
     Strange {

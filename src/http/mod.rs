@@ -1,3 +1,18 @@
 //! HTTP: decodes requests, asks the gateway, encodes the reply.
 //!
 //! Never decides order, never speaks to MongoDB.
+
+pub mod action;
+pub mod auth;
+pub mod body;
+pub mod budget;
+pub mod data_api;
+pub mod decode;
+pub mod ejson;
+pub mod encode;
+pub mod error;
+pub mod fields;
+pub mod headers;
+pub mod log;
+pub mod router;
+pub mod server;

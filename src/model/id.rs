@@ -1,6 +1,7 @@
 //! Identifiers: request ids, batch ids, node names, namespaces and payload digests.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bson::{Document, Uuid};
 use sha2::{Digest as _, Sha256};
@@ -17,19 +18,19 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Names one request over all its tries. The client draws it and keeps it while it retries (the
 /// `Idempotency-Key` header); for a client that gives none the node draws one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(String);
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// A new random id.
     pub fn fresh() -> Self {
-        Self(Uuid::new().to_string())
+        Self(Uuid::new().to_string().into())
     }
 
     /// Takes 1 to [`REQUEST_ID_BYTES_MAX`] visible ASCII characters.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         let fits = (1..=REQUEST_ID_BYTES_MAX).contains(&text.len());
         if fits && text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         }
         Err(InvalidId(format!(
             "a request id is 1 to {REQUEST_ID_BYTES_MAX} visible ASCII characters without spaces"
@@ -63,6 +64,12 @@ impl BatchId {
 
     pub const fn bytes(self) -> [u8; 16] {
         self.0
+    }
+
+    /// The first half, for a sequencer to derive its batch ids from.
+    pub fn nonce(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 }
 

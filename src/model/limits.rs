@@ -40,3 +40,5 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 /// How long a client may take to send its request's head, and then its body.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long requests that run may take to finish when a node stops.
+pub const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);

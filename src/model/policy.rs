@@ -1,1 +1,497 @@
 //! What Drumline does not let a request do, decided from the request alone.
+//!
+//! Rules apply where MongoDB would act on a word, never to data: a document that is stored may
+//! hold `$where` as a text or as a key. Documents are walked without recursion, so depth costs
+//! nothing here.
+
+use bson::{Bson, Document};
+
+use super::{Call, Failure, Namespace, Read, Update, Write};
+
+/// The field of documents that holds their stamp, unless it is set otherwise.
+pub const STAMP_FIELD_DEFAULT: &str = "_stamp";
+
+/// The database that holds Drumline's log.
+pub const LOG_DATABASE: &str = "drumline";
+
+/// MongoDB's own databases, and Drumline's.
+const RESERVED_DATABASES: [&str; 4] = ["admin", "local", "config", LOG_DATABASE];
+
+/// Operators that run JavaScript on the server.
+const JAVASCRIPT: [&str; 3] = ["$where", "$function", "$accumulator"];
+
+/// Stages that write past the serial order, and the one that never ends.
+const STAGES: [(&str, &str); 3] = [
+    (
+        "$out",
+        "it writes outside the serial order; write the documents with insertMany",
+    ),
+    (
+        "$merge",
+        "it writes outside the serial order; write the documents with updateMany or insertMany",
+    ),
+    (
+        "$changeStream",
+        "it has no end; follow the log with `drumline log --follow`",
+    ),
+];
+
+/// Refuses what a call must not do; the text says what to do instead.
+pub fn check(call: &Call, stamp_field: &str) -> Result<(), Failure> {
+    match call {
+        Call::Write(namespace, write) => {
+            check_database(namespace)?;
+            check_write(namespace, write, stamp_field)
+        }
+        Call::Read(namespace, read) => {
+            check_database(namespace)?;
+            check_read(namespace, read)
+        }
+    }
+}
+
+fn check_database(namespace: &Namespace) -> Result<(), Failure> {
+    let database = namespace.database();
+    // MongoDB takes two names that differ only in case for the same database.
+    if !RESERVED_DATABASES
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(database))
+    {
+        return Ok(());
+    }
+    refuse(format!(
+        "the database '{database}' is reserved; use another one"
+    ))
+}
+
+fn check_read(namespace: &Namespace, read: &Read) -> Result<(), Failure> {
+    match read {
+        Read::FindOne {
+            filter,
+            projection,
+            sort,
+        }
+        | Read::Find {
+            filter,
+            projection,
+            sort,
+            ..
+        } => [Some(filter), projection.as_ref(), sort.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(check_javascript),
+        Read::Aggregate { pipeline } => check_pipeline(namespace, pipeline),
+    }
+}
+
+fn check_write(namespace: &Namespace, write: &Write, stamp: &str) -> Result<(), Failure> {
+    match write {
+        Write::Insert { documents } => documents
+            .iter()
+            .try_for_each(|document| check_stored(document, stamp)),
+        Write::Replace {
+            filter,
+            replacement,
+            upsert,
+        } => {
+            check_filter(filter, *upsert, stamp)?;
+            check_stored(replacement, stamp)
+        }
+        Write::Update {
+            filter,
+            update,
+            upsert,
+            ..
+        } => {
+            check_filter(filter, *upsert, stamp)?;
+            check_update(namespace, update, stamp)
+        }
+        Write::Delete { filter, .. } => check_javascript(filter),
+    }
+}
+
+fn check_update(namespace: &Namespace, update: &Update, stamp: &str) -> Result<(), Failure> {
+    match update {
+        Update::Operators(operators) => operators
+            .iter()
+            .try_for_each(|(operator, fields)| check_operator(operator, fields, stamp)),
+        Update::Pipeline(stages) => {
+            check_pipeline(namespace, stages)?;
+            stages
+                .iter()
+                .flatten()
+                .try_for_each(|(stage, value)| check_stage_target(stage, value, stamp))
+        }
+    }
+}
+
+/// A filter of an upsert also says what the new document holds.
+fn check_filter(filter: &Document, upsert: bool, stamp: &str) -> Result<(), Failure> {
+    check_javascript(filter)?;
+    if upsert && keys(filter).any(|(key, _)| is_stamp(key, stamp)) {
+        return refuse(format!(
+            "the filter of an upsert must not hold '{stamp}': the new document would take it over, and only Drumline writes it"
+        ));
+    }
+    Ok(())
+}
+
+fn check_javascript(document: &Document) -> Result<(), Failure> {
+    match keys(document).find(|(key, _)| JAVASCRIPT.contains(key)) {
+        Some((key, _)) => refuse(format!(
+            "'{key}' runs JavaScript on the server, which is not allowed; write it with query or aggregation operators ($expr)"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Checks all stages, also those inside `$facet`, `$lookup` and `$unionWith`.
+fn check_pipeline(namespace: &Namespace, stages: &[Document]) -> Result<(), Failure> {
+    for stage in stages {
+        check_javascript(stage)?;
+        for (key, value) in keys(stage) {
+            if let Some((_, why)) = STAGES.iter().find(|(name, _)| *name == key) {
+                return refuse(format!("the stage '{key}' is not allowed: {why}"));
+            }
+            check_joined(namespace, key, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the collection that a stage joins. It is a name in the same database; the form with a
+/// database of its own would reach the reserved ones.
+fn check_joined(namespace: &Namespace, stage: &str, value: &Bson) -> Result<(), Failure> {
+    let joined = match (stage, value) {
+        ("$lookup" | "$graphLookup", Bson::Document(lookup)) => lookup.get("from"),
+        ("$unionWith", Bson::Document(union)) if union.contains_key("db") => Some(value),
+        ("$unionWith", Bson::Document(union)) => union.get("coll"),
+        ("$unionWith", name) => Some(name),
+        _ => None,
+    };
+    match joined {
+        None => Ok(()),
+        Some(Bson::String(name)) => Namespace::new(namespace.database(), name)
+            .map(|_| ())
+            .map_err(|why| Failure::Invalid(format!("'{stage}' cannot join: {why}"))),
+        Some(_) => refuse(format!(
+            "'{stage}' joins collections of the same database only; give the collection's name as a string"
+        )),
+    }
+}
+
+/// Checks the operand of an update operator: the fields it names are the ones it changes.
+fn check_operator(operator: &str, fields: &Bson, stamp: &str) -> Result<(), Failure> {
+    let Bson::Document(fields) = fields else {
+        return Ok(());
+    };
+    if fields.keys().any(|field| is_stamp(field, stamp)) {
+        return refuse_stamp(stamp);
+    }
+    match operator {
+        "$rename" if fields.values().any(|to| names_stamp(to, stamp)) => refuse_stamp(stamp),
+        // Its operands are filters.
+        "$pull" => check_javascript(fields),
+        _ => Ok(()),
+    }
+}
+
+/// Checks what a stage of an updating pipeline writes.
+fn check_stage_target(stage: &str, value: &Bson, stamp: &str) -> Result<(), Failure> {
+    let writes = match (stage, value) {
+        ("$replaceRoot", Bson::Document(root)) => root
+            .get_document("newRoot")
+            .is_ok_and(|root| holds_stamp(root, stamp)),
+        ("$set" | "$addFields" | "$project" | "$replaceWith", Bson::Document(fields)) => {
+            holds_stamp(fields, stamp)
+        }
+        ("$unset", Bson::Array(fields)) => fields.iter().any(|field| names_stamp(field, stamp)),
+        ("$unset", field) => names_stamp(field, stamp),
+        _ => false,
+    };
+    if writes { refuse_stamp(stamp) } else { Ok(()) }
+}
+
+fn check_stored(document: &Document, stamp: &str) -> Result<(), Failure> {
+    if holds_stamp(document, stamp) {
+        return refuse_stamp(stamp);
+    }
+    Ok(())
+}
+
+fn holds_stamp(document: &Document, stamp: &str) -> bool {
+    document.keys().any(|key| is_stamp(key, stamp))
+}
+
+fn names_stamp(value: &Bson, stamp: &str) -> bool {
+    value.as_str().is_some_and(|path| is_stamp(path, stamp))
+}
+
+/// Whether a path is the stamp field or something in it.
+fn is_stamp(path: &str, stamp: &str) -> bool {
+    path.strip_prefix(stamp)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn refuse_stamp(stamp: &str) -> Result<(), Failure> {
+    refuse(format!(
+        "the field '{stamp}' is Drumline's own; leave it out, each write sets it anew"
+    ))
+}
+
+fn refuse(why: String) -> Result<(), Failure> {
+    Err(Failure::Invalid(why))
+}
+
+/// All keys in a document with their values, at every depth.
+fn keys(document: &Document) -> impl Iterator<Item = (&str, &Bson)> {
+    let mut left: Vec<Children<'_>> = vec![Children::Fields(document.iter())];
+    std::iter::from_fn(move || {
+        while let Some(children) = left.last_mut() {
+            let Some((key, value)) = children.next() else {
+                left.pop();
+                continue;
+            };
+            left.extend(Children::of(value));
+            if let Some(key) = key {
+                return Some((key, value));
+            }
+        }
+        None
+    })
+}
+
+/// What is directly inside a value: fields with keys, or items without.
+enum Children<'a> {
+    Fields(bson::document::Iter<'a>),
+    Items(std::slice::Iter<'a, Bson>),
+}
+
+impl<'a> Children<'a> {
+    fn of(value: &'a Bson) -> Option<Self> {
+        match value {
+            Bson::Document(document) => Some(Self::Fields(document.iter())),
+            Bson::Array(items) => Some(Self::Items(items.iter())),
+            _ => None,
+        }
+    }
+
+    fn next(&mut self) -> Option<(Option<&'a str>, &'a Bson)> {
+        match self {
+            Self::Fields(fields) => fields
+                .next()
+                .map(|(key, value)| (Some(key.as_str()), value)),
+            Self::Items(items) => items.next().map(|value| (None, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    fn namespace() -> Namespace {
+        Namespace::parse("shop.orders").unwrap()
+    }
+
+    fn refusal(call: &Call) -> Option<String> {
+        check(call, STAMP_FIELD_DEFAULT)
+            .err()
+            .map(|failure| failure.to_string())
+    }
+
+    fn find(filter: Document) -> Call {
+        let read = Read::FindOne {
+            filter,
+            projection: None,
+            sort: None,
+        };
+        Call::Read(namespace(), read)
+    }
+
+    fn aggregate(stage: Document) -> Call {
+        let pipeline = vec![doc! {"$match": {}}, stage];
+        Call::Read(namespace(), Read::Aggregate { pipeline })
+    }
+
+    fn update(filter: Document, update: Update, upsert: bool) -> Call {
+        let write = Write::Update {
+            filter,
+            update,
+            many: false,
+            upsert,
+        };
+        Call::Write(namespace(), write)
+    }
+
+    fn operators(operators: Document) -> Call {
+        update(doc! {}, Update::Operators(operators), false)
+    }
+
+    fn stage(stage: Document) -> Call {
+        update(doc! {}, Update::Pipeline(vec![stage]), false)
+    }
+
+    fn insert(document: Document) -> Call {
+        let documents = vec![document];
+        Call::Write(namespace(), Write::Insert { documents })
+    }
+
+    #[track_caller]
+    fn assert_refused(call: &Call, fragment: &str) {
+        let text = refusal(call).unwrap_or_else(|| panic!("was taken: {call:?}"));
+        assert!(text.contains(fragment), "{text:?} lacks {fragment:?}");
+    }
+
+    #[test]
+    fn reserved_databases_are_refused_for_reads_and_writes() {
+        for database in ["admin", "local", "config", "drumline", "Admin"] {
+            let namespace = Namespace::new(database, "c").unwrap();
+            let write = Write::Delete {
+                filter: doc! {},
+                many: true,
+            };
+            let pipeline = vec![];
+            assert_refused(&Call::Write(namespace.clone(), write), "reserved");
+            assert_refused(
+                &Call::Read(namespace, Read::Aggregate { pipeline }),
+                "reserved",
+            );
+        }
+    }
+
+    #[test]
+    fn javascript_is_refused_wherever_it_would_run() {
+        let function = doc! {"$function": {"body": "f", "args": [], "lang": "js"}};
+        assert_refused(&find(doc! {"$where": "1"}), "$where");
+        assert_refused(&find(doc! {"$or": [{"a": 1}, {"$where": "1"}]}), "$where");
+        assert_refused(
+            &find(doc! {"$expr": {"$eq": [1, function.clone()]}}),
+            "JavaScript",
+        );
+        assert_refused(
+            &aggregate(doc! {"$group": {"_id": 1, "x": {"$accumulator": {}}}}),
+            "$accumulator",
+        );
+        assert_refused(&stage(doc! {"$set": {"a": function}}), "$function");
+        assert_refused(&operators(doc! {"$pull": {"a": {"$where": "1"}}}), "$where");
+        let delete = Write::Delete {
+            filter: doc! {"$nor": [{"$where": "1"}]},
+            many: true,
+        };
+        assert_refused(&Call::Write(namespace(), delete), "$where");
+        let sort = Read::Find {
+            filter: doc! {},
+            projection: Some(doc! {"a": {"$function": {}}}),
+            sort: None,
+            limit: 1,
+            skip: 0,
+        };
+        assert_refused(&Call::Read(namespace(), sort), "$function");
+    }
+
+    #[test]
+    fn words_in_data_are_data() {
+        let data = doc! {"a": "$where", "b": {"$where": "1"}, "$out": [{"$function": 1}]};
+        assert_eq!(refusal(&insert(data.clone())), None);
+        assert_eq!(refusal(&operators(doc! {"$set": {"a": data}})), None);
+        assert_eq!(refusal(&find(doc! {"a": "$where", "b": "_stamp"})), None);
+        assert_eq!(refusal(&find(doc! {"_stamp.t": {"$gt": 5}})), None);
+        assert_eq!(
+            refusal(&insert(doc! {"_stamped": 1, "a": {"_stamp": 1}})),
+            None
+        );
+    }
+
+    #[test]
+    fn stages_that_write_are_refused_at_any_depth() {
+        let out = doc! {"$out": "x"};
+        let merge = doc! {"$merge": {"into": "x"}};
+        assert_refused(&aggregate(out.clone()), "insertMany");
+        assert_refused(&aggregate(merge.clone()), "$merge");
+        assert_refused(&aggregate(doc! {"$facet": {"a": [out.clone()]}}), "$out");
+        assert_refused(
+            &aggregate(doc! {"$unionWith": {"coll": "x", "pipeline": [merge]}}),
+            "$merge",
+        );
+        let inner = doc! {"$lookup": {"from": "x", "as": "y", "pipeline": [out]}};
+        assert_refused(&aggregate(doc! {"$facet": {"a": [inner]}}), "$out");
+        assert_refused(&aggregate(doc! {"$changeStream": {}}), "drumline log");
+        assert_eq!(refusal(&aggregate(doc! {"$project": {"a": "$out"}})), None);
+    }
+
+    #[test]
+    fn joins_stay_in_the_database_and_off_system_collections() {
+        let lookup = |from: Bson| aggregate(doc! {"$lookup": {"from": from, "as": "x"}});
+        assert_eq!(refusal(&lookup("items".into())), None);
+        assert_eq!(refusal(&aggregate(doc! {"$unionWith": "items"})), None);
+        assert_refused(&lookup("system.users".into()), "system.");
+        assert_refused(
+            &lookup(doc! {"db": "local", "coll": "oplog.rs"}.into()),
+            "same database",
+        );
+        assert_refused(
+            &aggregate(doc! {"$unionWith": {"db": "admin", "coll": "x"}}),
+            "same database",
+        );
+        assert_refused(
+            &aggregate(doc! {"$facet": {"a": [{"$unionWith": "system.views"}]}}),
+            "system.",
+        );
+        assert_refused(
+            &aggregate(doc! {"$graphLookup": {"from": "a$b"}}),
+            "holds '$'",
+        );
+    }
+
+    #[test]
+    fn only_drumline_writes_the_stamp() {
+        let replace = Write::Replace {
+            filter: doc! {},
+            replacement: doc! {"_stamp": 1},
+            upsert: false,
+        };
+        let refused = [
+            insert(doc! {"_stamp": {"t": 1}}),
+            insert(doc! {"_stamp.t": 1}),
+            Call::Write(namespace(), replace),
+            operators(doc! {"$set": {"_stamp": 1}}),
+            operators(doc! {"$inc": {"_stamp.t": 1}}),
+            operators(doc! {"$unset": {"_stamp": ""}}),
+            operators(doc! {"$setOnInsert": {"_stamp.n": "x"}}),
+            operators(doc! {"$rename": {"a": "_stamp.t"}}),
+            operators(doc! {"$rename": {"_stamp": "a"}}),
+            stage(doc! {"$set": {"_stamp": 1}}),
+            stage(doc! {"$addFields": {"_stamp.t": 1}}),
+            stage(doc! {"$unset": "_stamp"}),
+            stage(doc! {"$unset": ["a", "_stamp.t"]}),
+            stage(doc! {"$project": {"_stamp": 0}}),
+            stage(doc! {"$replaceWith": {"_stamp": 1}}),
+            stage(doc! {"$replaceRoot": {"newRoot": {"_stamp": 1}}}),
+        ];
+        for call in &refused {
+            assert_refused(call, "'_stamp'");
+        }
+        let own = check(&insert(doc! {"_seq": 1}), "_seq");
+        assert!(own.is_err(), "the field's name is a setting");
+    }
+
+    #[test]
+    fn an_upsert_takes_no_stamp_from_its_filter() {
+        let set = || Update::Operators(doc! {"$set": {"a": 1}});
+        let by_stamp = || doc! {"$and": [{"_stamp.t": 5}]};
+        assert_refused(&update(by_stamp(), set(), true), "upsert");
+        assert_eq!(refusal(&update(by_stamp(), set(), false)), None);
+    }
+
+    #[test]
+    fn the_deepest_operator_is_found() {
+        let mut filter = doc! {"$where": "1"};
+        for _ in 0..1_000 {
+            filter = doc! {"$and": [filter]};
+        }
+        assert_refused(&find(filter), "$where");
+    }
+}

@@ -60,7 +60,13 @@ impl Write {
     /// The digest of what the client asked for. Take it before [`Write::with_ids`]: a retry of an
     /// insert that leaves the `_id` to the node must have the digest of the first try.
     pub fn digest(&self, namespace: &Namespace) -> Digest {
-        let kind = |upsert: bool| if upsert { format!("{}+upsert", self.op()) } else { self.op().to_owned() };
+        let kind = |upsert: bool| {
+            if upsert {
+                format!("{}+upsert", self.op())
+            } else {
+                self.op().to_owned()
+            }
+        };
         match self {
             Self::Insert { documents } => Digest::of(
                 &kind(false),
@@ -88,6 +94,15 @@ impl Write {
                 upsert,
             } => Digest::of(&kind(*upsert), namespace, &[filter, replacement]),
             Self::Delete { filter, .. } => Digest::of(&kind(false), namespace, &[filter]),
+        }
+    }
+
+    /// Whether it may make documents, and so needs its collection to exist.
+    pub const fn makes_documents(&self) -> bool {
+        match self {
+            Self::Insert { .. } => true,
+            Self::Update { upsert, .. } | Self::Replace { upsert, .. } => *upsert,
+            Self::Delete { .. } => false,
         }
     }
 
@@ -157,6 +172,8 @@ pub struct WriteRequest {
     pub clock: i64,
     pub namespace: Namespace,
     pub write: Write,
+    /// The size of the payload, for the bounds of queue and batch.
+    pub bytes: usize,
 }
 
 /// What a write did. The log stores it; a retry gets it again.

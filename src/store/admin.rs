@@ -1,1 +1,302 @@
-//! Making a replica set ready for use: initiate, users, waiting for a primary.
+//! Making a replica set ready for use: initiate, the first user, waiting for a primary.
+//!
+//! Each call goes to one member, directly, and is bounded in time.
+
+use std::time::Duration;
+
+use bson::{Bson, Document, doc};
+use mongodb::Client;
+use mongodb::error::{Error as DriverError, ErrorKind};
+use mongodb::options::{ClientOptions, Credential, ServerAddress};
+
+/// The longest that one call may take. Starting members answer slowly, but they answer.
+const CALL_MAX: Duration = Duration::from_secs(10);
+/// MongoDB's code for a caller who may not do what is asked.
+const UNAUTHORIZED: i32 = 13;
+/// MongoDB's code for a replica set that exists already.
+const ALREADY_INITIALIZED: i32 = 23;
+/// How long a changed configuration is waited for.
+const CONFIRM_MAX: Duration = Duration::from_millis(100);
+/// MongoDB's code for a command whose time was up.
+const MAX_TIME_EXPIRED: i32 = 50;
+/// MongoDB's code for a user who exists.
+const USER_EXISTS: i32 = 51003;
+
+/// Why a member did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("{host} did not answer `{command}` within {} s", CALL_MAX.as_secs())]
+    TimedOut { host: String, command: String },
+    #[error("{host} refused `{command}`: {message} (code {code})")]
+    Refused {
+        host: String,
+        command: String,
+        code: i32,
+        message: String,
+    },
+    #[error("{host} could not be asked: {message}")]
+    Unreachable { host: String, message: String },
+}
+
+impl AdminError {
+    fn code(&self) -> Option<i32> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+/// What a member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The replica set it belongs to; `None` before that is initiated.
+    pub set: Option<String>,
+    pub role: Role,
+    /// The host of the primary it knows.
+    pub primary: Option<String>,
+    /// How far it has applied the oplog.
+    pub applied: (u32, u32),
+}
+
+/// What a member does in its replica set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Primary,
+    Secondary,
+    /// Starting, copying data, or not part of a set yet.
+    Other,
+}
+
+/// A user name and its password.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    pub user: &'a str,
+    pub password: &'a str,
+}
+
+/// The times by which the members of a replica set watch each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a silent primary is waited for.
+    pub election: Duration,
+    pub heartbeat: Duration,
+}
+
+impl Timing {
+    fn settings(self) -> Document {
+        doc! {
+            "electionTimeoutMillis": millis(self.election),
+            "heartbeatIntervalMillis": millis(self.heartbeat),
+        }
+    }
+}
+
+/// A direct connection to one member.
+#[derive(Debug, Clone)]
+pub struct Member {
+    host: String,
+    client: Client,
+}
+
+impl Member {
+    /// Prepares a connection, without a login through MongoDB's localhost exception. Nothing is
+    /// sent yet.
+    pub fn open(host: &str, login: Option<Login<'_>>) -> Result<Self, AdminError> {
+        let unreachable = |error: DriverError| AdminError::Unreachable {
+            host: host.to_owned(),
+            message: error.to_string(),
+        };
+        let mut options = ClientOptions::default();
+        options.hosts = vec![ServerAddress::parse(host).map_err(unreachable)?];
+        options.direct_connection = Some(true);
+        options.app_name = Some("drumline up".to_owned());
+        options.connect_timeout = Some(Duration::from_secs(2));
+        options.server_selection_timeout = Some(Duration::from_secs(2));
+        options.credential = login.map(|login| {
+            Credential::builder()
+                .username(login.user.to_owned())
+                .password(login.password.to_owned())
+                .source("admin".to_owned())
+                .build()
+        });
+        Ok(Self {
+            host: host.to_owned(),
+            client: Client::with_options(options).map_err(unreachable)?,
+        })
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub async fn hello(&self) -> Result<Hello, AdminError> {
+        Ok(read_hello(&self.run(doc! {"hello": 1}).await?))
+    }
+
+    /// Initiates the replica set, unless it is already.
+    pub async fn initiate(
+        &self,
+        set: &str,
+        hosts: &[String],
+        timing: Timing,
+    ) -> Result<(), AdminError> {
+        let members: Vec<Bson> = (0_i32..)
+            .zip(hosts)
+            .map(|(id, host)| doc! {"_id": id, "host": host}.into())
+            .collect();
+        let config = doc! {
+            "_id": set,
+            "members": members,
+            "settings": timing.settings(),
+        };
+        match self.run(doc! {"replSetInitiate": config}).await {
+            Err(error) if error.code() == Some(ALREADY_INITIALIZED) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Makes the first user, who may do everything, unless there is a user already. Through the
+    /// localhost exception, which MongoDB closes with the first user: then it refuses.
+    pub async fn create_user(&self, login: Login<'_>) -> Result<(), AdminError> {
+        let command = doc! {
+            "createUser": login.user,
+            "pwd": login.password,
+            "roles": ["root"],
+            "writeConcern": {"w": "majority", "wtimeout": millis(CALL_MAX)},
+        };
+        match self.run(command).await {
+            Err(error) if matches!(error.code(), Some(UNAUTHORIZED | USER_EXISTS)) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Asks the member to stand for primary now. It refuses when it cannot win.
+    pub async fn step_up(&self) -> Result<(), AdminError> {
+        self.run(doc! {"replSetStepUp": 1}).await.map(drop)
+    }
+
+    /// Sets the times by which members watch each other, if they are not so already. Does not wait
+    /// for a majority to confirm: it has the new times at once, but says so with its next, now
+    /// slower heartbeat. Were they lost with this primary, the next start would set them again.
+    pub async fn set_timing(&self, timing: Timing) -> Result<(), AdminError> {
+        let mut reply = self.run(doc! {"replSetGetConfig": 1}).await?;
+        let Some(Bson::Document(mut config)) = reply.remove("config") else {
+            return Err(self.odd("replSetGetConfig"));
+        };
+        let version = config.get("version").and_then(integer).unwrap_or(1);
+        let settings = config
+            .get_document_mut("settings")
+            .map_err(|_| self.odd("replSetGetConfig"))?;
+        let wanted = timing.settings();
+        let same =
+            |key: &String| settings.get(key).and_then(integer) == wanted.get(key).and_then(integer);
+        if wanted.keys().all(same) {
+            return Ok(());
+        }
+        settings.extend(wanted);
+        config.insert("version", version + 1);
+        let command = doc! {"replSetReconfig": config, "maxTimeMS": millis(CONFIRM_MAX)};
+        match self.run(command).await {
+            Err(error) if error.code() == Some(MAX_TIME_EXPIRED) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    async fn run(&self, command: Document) -> Result<Document, AdminError> {
+        let name = command.keys().next().cloned().unwrap_or_default();
+        let admin = self.client.database("admin");
+        match tokio::time::timeout(CALL_MAX, admin.run_command(command)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(self.explain(name, &error)),
+            Err(_) => Err(AdminError::TimedOut {
+                host: self.host.clone(),
+                command: name,
+            }),
+        }
+    }
+
+    fn explain(&self, command: String, error: &DriverError) -> AdminError {
+        let host = self.host.clone();
+        match error.kind.as_ref() {
+            ErrorKind::Command(refusal) => AdminError::Refused {
+                host,
+                command,
+                code: refusal.code,
+                message: refusal.message.clone(),
+            },
+            _ => AdminError::Unreachable {
+                host,
+                message: error.to_string(),
+            },
+        }
+    }
+
+    fn odd(&self, command: &str) -> AdminError {
+        AdminError::Unreachable {
+            host: self.host.clone(),
+            message: format!("its answer to `{command}` has an unknown form"),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// MongoDB gives back small numbers as i32, as i64 or as double, as its version likes.
+#[allow(clippy::cast_possible_truncation)] // a double here is a whole number of milliseconds
+fn integer(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int32(number) => Some((*number).into()),
+        Bson::Int64(number) => Some(*number),
+        Bson::Double(number) => Some(*number as i64),
+        _ => None,
+    }
+}
+
+fn read_hello(reply: &Document) -> Hello {
+    let is = |key| reply.get_bool(key).unwrap_or(false);
+    let text = |key| reply.get_str(key).ok().map(str::to_owned);
+    let applied = reply
+        .get_document("lastWrite")
+        .and_then(|write| write.get_document("opTime"))
+        .and_then(|time| time.get_timestamp("ts"))
+        .map_or((0, 0), |at| (at.time, at.increment));
+    let role = if is("isWritablePrimary") {
+        Role::Primary
+    } else if is("secondary") {
+        Role::Secondary
+    } else {
+        Role::Other
+    };
+    Hello {
+        set: text("setName"),
+        role,
+        primary: text("primary"),
+        applied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hello_tells_role_set_and_progress() {
+        let ghost = read_hello(&doc! {"isWritablePrimary": false, "isreplicaset": true});
+        assert_eq!((ghost.set, ghost.role), (None, Role::Other));
+
+        let at = bson::Timestamp {
+            time: 7,
+            increment: 3,
+        };
+        let secondary = read_hello(&doc! {
+            "setName": "s", "secondary": true, "primary": "h:1", "isWritablePrimary": false,
+            "lastWrite": {"opTime": {"ts": at, "t": 1_i64}},
+        });
+        assert_eq!(secondary.role, Role::Secondary);
+        assert_eq!(secondary.applied, (7, 3));
+        assert_eq!(secondary.primary.as_deref(), Some("h:1"));
+    }
+}

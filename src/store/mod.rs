@@ -3,3 +3,148 @@
 //! Never decides what to do next; it says what is known after each call.
 
 pub mod admin;
+mod apply;
+mod batch;
+mod direct;
+mod error;
+mod guest;
+mod log;
+mod read;
+mod schema;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::options::{ClientOptions, ReadConcern, WriteConcern};
+use mongodb::{Client, ClientSession, Collection};
+
+use crate::model::{Failure, Namespace, NodeName};
+
+pub use batch::{Item, Place, Run, Session};
+pub use direct::Direct;
+pub use error::StoreError;
+pub use guest::Guest;
+pub use log::{Claimed, Seen, Standing, Tail};
+pub use read::Found;
+pub use schema::{Entry, LogDocument, STAMP_FIELD};
+
+/// Every call to MongoDB ends after this long at the latest: the driver has no socket time-out.
+const CALL_MAX: Duration = Duration::from_secs(5);
+/// How long the driver looks for a primary or another fitting member.
+const SELECTION_MAX: Duration = Duration::from_secs(3);
+/// How many known collections are remembered; past that the memory is begun anew.
+const KNOWN_COLLECTIONS_MAX: usize = 10_000;
+
+/// The replica set behind a node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    log: Collection<Document>,
+    node: NodeName,
+    known: Arc<Mutex<BTreeSet<Namespace>>>,
+}
+
+impl Store {
+    /// Parses the connection string (`mongodb://` or `mongodb+srv://`) and prepares the driver.
+    /// Connects lazily: an unreachable replica set is not an error here.
+    pub async fn connect(uri: &str, node: NodeName) -> Result<Self, StoreError> {
+        let mut options = ClientOptions::parse(uri)
+            .await
+            .map_err(StoreError::from_connection_string)?;
+        options.app_name = Some(format!("drumline {node}"));
+        options.server_selection_timeout = Some(SELECTION_MAX);
+        options.connect_timeout.get_or_insert(SELECTION_MAX);
+        // Retried by position and batch id instead: a hidden second try would blur what is known.
+        options.retry_writes = Some(false);
+        options.read_concern = Some(ReadConcern::majority());
+        options.write_concern = Some(WriteConcern::majority());
+        let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
+        let log = client.database(schema::DATABASE).collection(schema::LOG);
+        Ok(Self {
+            client,
+            log,
+            node,
+            known: Arc::default(),
+        })
+    }
+
+    /// Makes sure that the log exists with its indexes. Safe to call at any time, from any node.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        self.create(schema::DATABASE, schema::LOG).await?;
+        let database = self.client.database(schema::DATABASE);
+        bounded(async {
+            // The create command makes an index outside any batch. It is built at once: the log is
+            // empty or has the index already.
+            let indexes = doc! {
+                "createIndexes": schema::LOG,
+                "indexes": schema::indexes(),
+                "writeConcern": {"w": "majority"},
+            };
+            database
+                .run_command(indexes)
+                .await
+                .map_err(StoreError::from)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Creates a collection that a batch is to write to, unless it exists: in a transaction this
+    /// would lock the catalogue.
+    pub async fn ensure(&self, namespace: &Namespace) -> Result<(), Failure> {
+        if self.known().contains(namespace) {
+            return Ok(());
+        }
+        self.create(namespace.database(), namespace.collection())
+            .await
+            .map_err(StoreError::into_failure)?;
+        let mut known = self.known();
+        if known.len() >= KNOWN_COLLECTIONS_MAX {
+            known.clear();
+        }
+        known.insert(namespace.clone());
+        Ok(())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeSet<Namespace>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn create(&self, database: &str, collection: &str) -> Result<(), StoreError> {
+        const NAMESPACE_EXISTS: i32 = 48;
+        let create = doc! { "create": collection, "writeConcern": {"w": "majority"} };
+        let database = self.client.database(database);
+        match bounded(async { database.run_command(create).await.map_err(StoreError::from) }).await
+        {
+            Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn session(&self, snapshot: bool) -> Result<ClientSession, StoreError> {
+        let start = self.client.start_session();
+        let start = match snapshot {
+            true => start.snapshot(true),
+            false => start.causal_consistency(false),
+        };
+        bounded(async { start.await.map_err(StoreError::from) }).await
+    }
+}
+
+/// Bounds a call to MongoDB by [`CALL_MAX`].
+async fn bounded<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    within(CALL_MAX, call).await
+}
+
+/// Bounds a call to MongoDB. After the time it is not known whether the call took effect.
+async fn within<T>(
+    time: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(time, call).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::TimedOut(time)),
+    }
+}

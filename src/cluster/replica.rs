@@ -1,0 +1,177 @@
+//! Brings a replica set from started members to a primary that Drumline can log in to.
+//!
+//! Every step looks before it acts, so that a start that was cut off anywhere is completed by the
+//! next one.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::error::Error;
+use super::report::Console;
+use super::secrets::{Secrets, USER};
+use super::spec::Spec;
+use crate::store::admin::{AdminError, Hello, Login, Member, Role, Timing};
+
+/// The longest that any one step may take; a slow disk needs some seconds.
+const STEP_MAX: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(25);
+/// A new set learns of itself by heartbeats and elects its first primary after the election
+/// time-out: with MongoDB's defaults it needs ten seconds more.
+const TIMING_AT_BIRTH: Timing = Timing {
+    election: Duration::from_millis(500),
+    heartbeat: Duration::from_millis(100),
+};
+/// MongoDB's defaults, set as soon as there is a primary.
+const TIMING: Timing = Timing {
+    election: Duration::from_secs(10),
+    heartbeat: Duration::from_secs(2),
+};
+
+/// Makes the replica set ready: initiated, with a primary, a user, and all members in step.
+pub async fn bring_up(spec: &Spec, secrets: &Secrets, console: &Console) -> Result<(), Error> {
+    let set = ReplicaSet::reach(spec, secrets).await?;
+    console.step(&format!("{} answer", set.names()));
+    let new = set.initiate().await?;
+    if new {
+        console.step(&format!("replica set {} initiated", spec.replica_set()));
+    }
+    set.wait_for_members().await?;
+    let primary = set.wait_for_primary(new).await?;
+    set.settle(primary).await?;
+    let name = &spec.members[primary].name;
+    console.step(&format!("{name} is primary, {} in step", set.names()));
+    Ok(())
+}
+
+struct ReplicaSet<'a> {
+    spec: &'a Spec,
+    login: Login<'a>,
+    members: Vec<Member>,
+}
+
+impl<'a> ReplicaSet<'a> {
+    async fn reach(spec: &'a Spec, secrets: &'a Secrets) -> Result<Self, Error> {
+        let mut members = Vec::new();
+        for host in spec.hosts() {
+            // The driver looks again after half a second at the earliest: knock first.
+            let knock = async || TcpStream::connect(&host).await.is_ok().then_some(());
+            wait_until(&format!("{host} to listen"), knock).await?;
+            members.push(Member::open(&host, None).map_err(asking("connect to a member"))?);
+        }
+        let login = Login {
+            user: USER,
+            password: &secrets.password,
+        };
+        Ok(Self {
+            spec,
+            login,
+            members,
+        })
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.spec.members.iter().map(|m| m.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    /// Initiates the set if no member belongs to it yet.
+    async fn initiate(&self) -> Result<bool, Error> {
+        for member in &self.members {
+            let hello = member.hello().await.map_err(asking("ask a member"))?;
+            if hello.set.is_some() {
+                return Ok(false);
+            }
+        }
+        let (set, hosts) = (self.spec.replica_set(), self.spec.hosts());
+        self.members[0]
+            .initiate(&set, &hosts, TIMING_AT_BIRTH)
+            .await
+            .map_err(asking("initiate the replica set"))?;
+        Ok(true)
+    }
+
+    async fn hellos(&self) -> Result<Vec<Hello>, AdminError> {
+        let mut hellos = Vec::new();
+        for member in &self.members {
+            hellos.push(member.hello().await?);
+        }
+        Ok(hellos)
+    }
+
+    /// Waits until every member can vote and holds the data.
+    async fn wait_for_members(&self) -> Result<(), Error> {
+        let joined = async || {
+            let hellos = self.hellos().await.ok()?;
+            hellos.iter().all(|h| h.role != Role::Other).then_some(())
+        };
+        wait_until("all members to join the replica set", joined).await
+    }
+
+    /// Waits for a primary. A set that starts again has the long election time-out, so the member
+    /// that is furthest ahead is asked to stand; a new set has no user yet who could ask.
+    async fn wait_for_primary(&self, new: bool) -> Result<usize, Error> {
+        let elected = async || {
+            let hellos = self.hellos().await.ok()?;
+            let primary = hellos.iter().position(|h| h.role == Role::Primary);
+            if primary.is_none() && !new {
+                self.nominate(&hellos).await;
+            }
+            primary
+        };
+        wait_until("the replica set to elect a primary", elected).await
+    }
+
+    /// A refusal changes nothing: the members then elect by themselves, later.
+    async fn nominate(&self, hellos: &[Hello]) {
+        let furthest = (0..hellos.len()).max_by_key(|&at| hellos[at].applied);
+        let Some(host) = furthest.map(|at| self.members[at].host()) else {
+            return;
+        };
+        if let Ok(candidate) = Member::open(host, Some(self.login)) {
+            let _ = candidate.step_up().await;
+        }
+    }
+
+    /// Makes the user if the set has none, and gives the set MongoDB's own timing.
+    async fn settle(&self, primary: usize) -> Result<(), Error> {
+        let member = &self.members[primary];
+        member
+            .create_user(self.login)
+            .await
+            .map_err(asking("make Drumline's user in the replica set"))?;
+        let primary =
+            Member::open(member.host(), Some(self.login)).map_err(asking("reach the primary"))?;
+        primary
+            .set_timing(TIMING)
+            .await
+            .map_err(asking("set the replica set's election time-out"))
+    }
+}
+
+fn asking(what: &str) -> impl FnOnce(AdminError) -> Error {
+    let what = format!("cannot {what}");
+    move |source| Error::ReplicaSet { what, source }
+}
+
+/// Polls until there is a value, within [`STEP_MAX`].
+pub(super) async fn wait_until<T, F>(why: &str, mut ask: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Option<T>>,
+{
+    let end = Instant::now() + STEP_MAX;
+    loop {
+        if let Some(value) = ask().await {
+            return Ok(value);
+        }
+        if Instant::now() > end {
+            let seconds = STEP_MAX.as_secs();
+            return Err(Error::Failed(format!(
+                "waited {seconds} s in vain for {why}; the logs are in the cluster's folder"
+            )));
+        }
+        sleep(POLL).await;
+    }
+}

@@ -1,0 +1,77 @@
+//! The secrets of a cluster: drawn once, each in a file that only its owner reads.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+
+use super::error::Error;
+use super::place::{Place, make_private_folder, write_private};
+use super::spec::{Spec, random_bytes};
+
+/// The MongoDB user that Drumline makes.
+pub(super) const USER: &str = "drumline";
+
+/// What the processes of a cluster prove themselves with.
+#[derive(Clone)]
+pub struct Secrets {
+    pub api_key: String,
+    pub password: String,
+    /// The connection string, credentials included.
+    pub mongodb_uri: String,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
+
+impl Secrets {
+    /// Reads the secrets, drawing those that are missing.
+    pub fn make(place: &Place, spec: &Spec) -> Result<Self, Error> {
+        make_private_folder(&place.folder().join("secrets"))?;
+        kept_or_drawn(place, "keyfile")?;
+        let api_key = kept_or_drawn(place, "api-key")?;
+        let password = kept_or_drawn(place, "password")?;
+        let mongodb_uri = uri(spec, &password);
+        write_private(&place.secret("mongodb-uri"), mongodb_uri.as_bytes())?;
+        Ok(Self {
+            api_key,
+            password,
+            mongodb_uri,
+        })
+    }
+
+    /// Reads the secrets of a cluster that has them all.
+    pub fn load(place: &Place, spec: &Spec) -> io::Result<Self> {
+        let password = fs::read_to_string(place.secret("password"))?;
+        Ok(Self {
+            api_key: fs::read_to_string(place.secret("api-key"))?,
+            mongodb_uri: uri(spec, &password),
+            password,
+        })
+    }
+}
+
+fn kept_or_drawn(place: &Place, name: &str) -> Result<String, Error> {
+    let path = place.secret(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => return Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("read", &path)(error)),
+    }
+    let text = random_bytes::<32>()?
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+    write_private(&path, text.as_bytes())?;
+    Ok(text)
+}
+
+fn uri(spec: &Spec, password: &str) -> String {
+    let hosts = spec.hosts().join(",");
+    let set = spec.replica_set();
+    format!("mongodb://{USER}:{password}@{hosts}/?replicaSet={set}")
+}

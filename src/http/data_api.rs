@@ -1,0 +1,103 @@
+//! The way of one Data API request through the node.
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+
+use super::action::Action;
+use super::error::{self, Problem};
+use super::headers::{self, RequestHeaders};
+use super::router::App;
+use super::{body, decode, encode};
+use crate::model::{Call, Namespace, Read, RequestId, Write, WriteRequest, policy};
+
+/// Answers `POST .../action/<name>`.
+pub async fn handle(State(app): State<App>, request: Request) -> Response {
+    let mut response = match answer(&app, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    };
+    let coordinator = app.gateway.coordinator();
+    headers::write_coordinator(response.headers_mut(), coordinator.as_deref());
+    response
+}
+
+/// The checks stand in the order of their price: who asks, what the head says, then the body.
+async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    app.keys.check(&head.headers)?;
+    let action = action(head.uri.path())?;
+    let asked = RequestHeaders::read(&head.headers)?;
+    // Held until the reply is made: the decoded request lives that long.
+    let mut reservation = app.budget.open();
+    let (call, size) = {
+        let bytes = body::read(body, &mut reservation).await?;
+        (decode::call(action, &bytes)?, bytes.len())
+    };
+    policy::check(&call, &app.stamp_field)?;
+    match call {
+        Call::Write(namespace, write) => {
+            let write = Sized { write, size };
+            run_write(app, action, asked, namespace, write).await
+        }
+        Call::Read(namespace, read) => run_read(app, action, asked, namespace, read).await,
+    }
+}
+
+fn action(path: &str) -> Result<Action, Problem> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    Action::parse(name).ok_or_else(|| {
+        let names = Action::ALL.map(Action::name).join(", ");
+        Problem::NotFound(format!("there is no such action; the actions are {names}"))
+    })
+}
+
+/// A write and the size of the body that it came in.
+struct Sized {
+    write: Write,
+    size: usize,
+}
+
+async fn run_write(
+    app: &App,
+    action: Action,
+    asked: RequestHeaders,
+    namespace: Namespace,
+    Sized { write, size }: Sized,
+) -> Result<Response, Problem> {
+    let digest = asked.id.is_some().then(|| write.digest(&namespace));
+    let request = WriteRequest {
+        id: asked.id.unwrap_or_else(RequestId::fresh),
+        digest,
+        clock: asked.clock,
+        namespace,
+        write: write.with_ids(),
+        bytes: size,
+    };
+    let outcome = app.gateway.write(request).await?;
+    let mut response = match &outcome.result {
+        Ok(answer) => encode::answer(action, answer, asked.reply),
+        Err(refusal) => error::refused(refusal),
+    };
+    let headers = response.headers_mut();
+    headers::write_order(headers, &outcome.stamp, outcome.position);
+    if outcome.replayed {
+        headers::write_replayed(headers);
+    }
+    Ok(response)
+}
+
+async fn run_read(
+    app: &App,
+    action: Action,
+    asked: RequestHeaders,
+    namespace: Namespace,
+    read: Read,
+) -> Result<Response, Problem> {
+    let found = app
+        .gateway
+        .read(namespace, read, asked.consistency, asked.clock)
+        .await?;
+    let mut response = encode::documents(action, &found.documents, asked.reply, app.budget.open())?;
+    headers::write_order(response.headers_mut(), &found.stamp, found.position);
+    Ok(response)
+}

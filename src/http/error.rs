@@ -1,0 +1,170 @@
+//! Every reply that is not an answer: its status, its code and its text.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::model::{Failure, Refusal};
+
+/// How long a client should pause before it tries again, in seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Why a request has no answer: what the core says, or what only HTTP can be wrong about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    Failure(Failure),
+    /// A kind of credentials that the Data API had and Drumline has not.
+    UnsupportedCredentials(&'static str),
+    /// No such path or no such action; the text says what there is.
+    NotFound(String),
+    MethodNotAllowed,
+    UnsupportedMediaType(String),
+    /// The body did not arrive in time.
+    SlowBody,
+    /// The client went away while it sent its body; nobody reads this.
+    BrokenBody,
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl Problem {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Failure(failure) => status_of(failure),
+            Self::UnsupportedCredentials(_) => StatusCode::UNAUTHORIZED,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::BrokenBody => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The `error_code` of the body, for programs.
+    fn code(&self) -> &str {
+        match self {
+            Self::Failure(failure) => code_of(failure),
+            Self::UnsupportedCredentials(_) => "InvalidSession",
+            Self::NotFound(_) => "NotFound",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
+            Self::SlowBody => "RequestTimeout",
+            Self::BrokenBody => "InvalidParameter",
+        }
+    }
+
+    /// MongoDB's number for the error, where it is MongoDB's.
+    const fn mongodb_code(&self) -> Option<i32> {
+        match self {
+            Self::Failure(Failure::ReadRefused { code, .. }) => Some(*code),
+            _ => None,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Failure(failure) => failure.to_string(),
+            Self::UnsupportedCredentials(kind) => format!(
+                "invalid session: this server does not take {kind}; send an API key in the header apiKey, or as a bearer token"
+            ),
+            Self::NotFound(text) | Self::UnsupportedMediaType(text) => text.clone(),
+            Self::MethodNotAllowed => "this path takes another method; actions take POST".into(),
+            Self::SlowBody => "the request body did not arrive in time".into(),
+            Self::BrokenBody => "the request body ended before its end".into(),
+        }
+    }
+}
+
+const fn status_of(failure: &Failure) -> StatusCode {
+    match failure {
+        Failure::Invalid(_) | Failure::NoCredentials | Failure::ReadRefused { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        Failure::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Failure::WrongCredentials => StatusCode::UNAUTHORIZED,
+        Failure::IdReused => StatusCode::UNPROCESSABLE_ENTITY,
+        Failure::Busy => StatusCode::TOO_MANY_REQUESTS,
+        Failure::NoCoordinator | Failure::Unavailable(_) | Failure::Stale(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Failure::Unknown => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+fn code_of(failure: &Failure) -> &str {
+    match failure {
+        Failure::Invalid(_) => "InvalidParameter",
+        Failure::TooLarge(_) => "TooLarge",
+        Failure::NoCredentials => "MissingParameter",
+        Failure::WrongCredentials => "InvalidSession",
+        Failure::IdReused => "IdempotencyKeyReused",
+        Failure::Busy => "TooManyRequests",
+        Failure::NoCoordinator => "NoCoordinator",
+        Failure::Unavailable(_) => "Unavailable",
+        Failure::Unknown => "OutcomeUnknown",
+        Failure::Stale(_) => "StaleRead",
+        Failure::ReadRefused { name, .. } => name,
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = reply(status, &self.text(), self.code(), self.mongodb_code());
+        let again = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        );
+        if again {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
+    }
+}
+
+/// The reply to a request that was run and refused. Whatever the reason, sending it again cannot
+/// help: 400, as the Data API did, for a duplicate key too.
+pub fn refused(refusal: &Refusal) -> Response {
+    let code = (refusal.code != 0).then_some(refusal.code);
+    reply(
+        StatusCode::BAD_REQUEST,
+        &refusal.message,
+        &refusal.name,
+        code,
+    )
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    error_code: &'a str,
+    link: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mongodb_code: Option<i32>,
+}
+
+fn reply(status: StatusCode, error: &str, error_code: &str, mongodb_code: Option<i32>) -> Response {
+    let body = ErrorBody {
+        error,
+        error_code,
+        link: "",
+        mongodb_code,
+    };
+    // Strings and a number always serialize.
+    let bytes = serde_json::to_vec(&body).unwrap_or_default();
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}

@@ -1,0 +1,631 @@
+//! The sequencer's decisions: which requests form the next batch, at which position, and what the
+//! outcome of a batch means for each of them.
+//!
+//! Never does any IO and has no clock: inputs in, outputs out. Callers are known by their tickets;
+//! reply channels stay with the task. The payload `P` is carried along unseen.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::model::limits;
+use crate::model::order::CLOCK_AHEAD_MAX;
+use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
+
+/// Stands for one waiting caller.
+pub type Ticket = u64;
+
+/// How many requests may be run again, over all attempts at one position, before the batch is cut.
+/// A refusal aborts the whole transaction, so what stands before it must run again. A cut costs one
+/// commit (about 5 ms) and a request that runs again about 0.4 ms; the sum is smallest near here.
+const REDO_MAX: usize = 32;
+/// How often in a row one request may meet another program's lock before it is sent back.
+const CONFLICTS_MAX: u32 = 8;
+
+/// A request as the core sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Submission<P> {
+    pub ticket: Ticket,
+    pub id: RequestId,
+    /// Set if the client gave the id, so that it may come again.
+    pub digest: Option<Digest>,
+    /// The client's clock.
+    pub clock: i64,
+    /// The size of the payload.
+    pub bytes: usize,
+    pub payload: P,
+}
+
+/// What happens to the core.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Input<P> {
+    /// This node's claim is in the log: serve from `tail` on. The nonce makes batch ids unique.
+    Serve {
+        epoch: Epoch,
+        tail: Position,
+        clock: i64,
+        nonce: u64,
+    },
+    Submit(Submission<P>),
+    /// The caller of this ticket waits no longer.
+    Withdraw(Ticket),
+    /// The run of the batch in flight ended.
+    Ran(Ran),
+    /// The look at the position of the batch in flight ended.
+    Resolved(Resolved),
+    /// The look for the request ids of the batch in flight ended: the ones that are in the log, by
+    /// their place in the batch, with the digest that the log holds.
+    Looked(Vec<(usize, Option<Digest>)>),
+    /// Another node has claimed a later epoch, or this node stops: take and begin nothing more.
+    Depose,
+}
+
+/// How one run of a batch ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Ran {
+    /// The first `count` requests and their log document are durable on a majority.
+    Committed { count: usize },
+    /// MongoDB refused this request, and with it the transaction: nothing was done.
+    Refused { index: usize, refusal: Refusal },
+    /// Another program's transaction holds a document of this request: nothing was done.
+    Contended { index: usize },
+    /// It is not known whether anything was done. `repeated`: a request id stands in the log.
+    Doubt { repeated: bool },
+}
+
+/// What stands at the position of a batch in doubt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Resolved {
+    /// This very batch, with its first `count` requests.
+    Mine { count: usize },
+    /// Nothing.
+    Absent,
+    /// A batch of the same epoch from a command without a server. The log goes on after `tail`.
+    Guest { tail: Position, clock: i64 },
+    /// A later epoch (the fence).
+    Fenced,
+}
+
+/// What the task is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Output<P> {
+    /// Run this batch; answer with [`Input::Ran`].
+    Run(Batch<P>),
+    /// Look what stands at the batch's position; answer with [`Input::Resolved`].
+    Resolve(Batch<P>),
+    /// Look which of the batch's request ids are in the log; answer with [`Input::Looked`].
+    Look(Batch<P>),
+    /// Tell the caller the result of the batch's request number `index`.
+    Answer {
+        ticket: Ticket,
+        index: usize,
+        stamp: i64,
+        position: Position,
+    },
+    /// Tell the caller the answer that [`Output::Look`] found for request number `index`.
+    Replay { ticket: Ticket, index: usize },
+    /// Tell the caller that there is no answer.
+    Reject { ticket: Ticket, why: Reject },
+    /// The log has come to this point, all of it durable on a majority.
+    Advanced { tail: Position, clock: i64 },
+    /// The batch in flight met a later epoch: this node is no longer coordinator.
+    Fenced,
+}
+
+/// Why a caller gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reject {
+    /// The queue is full. Not done.
+    Full,
+    /// This node is not coordinator. Not done.
+    NotCoordinator,
+    /// The client's clock is too far ahead. Not done.
+    ClockAhead,
+    /// The id belongs to another payload. Not done.
+    IdReused,
+    /// Another program held a document of this request for too long. Not done.
+    Contended,
+    /// The caller waited no longer while the request still stood in the queue. Not done.
+    Expired,
+    /// The caller waited no longer while the request was running. Done or not: unknown.
+    Unknown,
+}
+
+/// Requests that travel in one transaction, with everything that must not change when the batch
+/// is run again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Batch<P> {
+    pub position: Position,
+    pub epoch: Epoch,
+    pub id: BatchId,
+    pub slots: Vec<Slot<P>>,
+    /// How often this batch was begun, from 1. The task pauses longer before later attempts.
+    pub attempt: u32,
+}
+
+/// A request in a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Slot<P> {
+    pub submission: Submission<P>,
+    /// The callers that wait: the first, and later ones with the same request.
+    pub waiting: Vec<Ticket>,
+    /// The counter of the request's stamp.
+    pub stamp: i64,
+    /// Set when MongoDB refused the request: it is skipped and only logged.
+    pub refused: Option<Refusal>,
+    conflicts: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct InFlight<P> {
+    batch: Batch<P>,
+    /// How many requests were run again at this position.
+    redone: usize,
+    /// What to do once the position is known to be empty.
+    repeated: bool,
+}
+
+/// The state of the sequencer of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Core<P> {
+    serving: bool,
+    epoch: Epoch,
+    tail: Position,
+    clock: i64,
+    nonce: u64,
+    batches: u64,
+    queue: VecDeque<Slot<P>>,
+    queue_bytes: usize,
+    in_flight: Option<InFlight<P>>,
+    /// Requests with a client's id that wait or run, by id, with their first ticket.
+    by_id: BTreeMap<RequestId, Ticket>,
+}
+
+impl<P> Default for Core<P> {
+    fn default() -> Self {
+        Self {
+            serving: false,
+            epoch: Epoch::ZERO,
+            tail: Position::ZERO,
+            clock: 0,
+            nonce: 0,
+            batches: 0,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            in_flight: None,
+            by_id: BTreeMap::new(),
+        }
+    }
+}
+
+impl<P: Clone> Core<P> {
+    /// Takes one input and says what to do. The only way in.
+    pub fn step(&mut self, input: Input<P>) -> Vec<Output<P>> {
+        let mut out = Vec::new();
+        match input {
+            Input::Serve {
+                epoch,
+                tail,
+                clock,
+                nonce,
+            } => self.serve(epoch, tail, clock, nonce, &mut out),
+            Input::Submit(submission) => self.submit(submission, &mut out),
+            Input::Withdraw(ticket) => self.withdraw(ticket, &mut out),
+            Input::Ran(ran) => self.ran(ran, &mut out),
+            Input::Resolved(resolved) => self.resolved(resolved, &mut out),
+            Input::Looked(seen) => self.looked(&seen, &mut out),
+            Input::Depose => self.depose(&mut out),
+        }
+        debug_assert!(self.in_flight.is_none() || self.epoch > Epoch::ZERO);
+        out
+    }
+
+    /// Whether nothing waits and nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.queue.is_empty()
+    }
+
+    fn serve(
+        &mut self,
+        epoch: Epoch,
+        tail: Position,
+        clock: i64,
+        nonce: u64,
+        out: &mut Vec<Output<P>>,
+    ) {
+        debug_assert!(epoch > self.epoch && self.in_flight.is_none());
+        self.serving = true;
+        self.epoch = epoch;
+        self.nonce = nonce;
+        self.advance(tail, clock, out);
+        self.begin(out);
+    }
+
+    fn submit(&mut self, submission: Submission<P>, out: &mut Vec<Output<P>>) {
+        let ticket = submission.ticket;
+        if let Some(why) = self.objection(&submission) {
+            out.push(Output::Reject { ticket, why });
+            return;
+        }
+        if submission.digest.is_some() {
+            if let Some(first) = self.by_id.get(&submission.id).copied() {
+                self.join(first, &submission, out);
+                return;
+            }
+            self.by_id.insert(submission.id.clone(), ticket);
+        }
+        self.queue_bytes += submission.bytes;
+        self.queue.push_back(Slot {
+            submission,
+            waiting: vec![ticket],
+            stamp: 0,
+            refused: None,
+            conflicts: 0,
+        });
+        self.begin(out);
+    }
+
+    fn objection(&self, submission: &Submission<P>) -> Option<Reject> {
+        if !self.serving {
+            return Some(Reject::NotCoordinator);
+        }
+        if submission.clock.saturating_sub(self.clock) > CLOCK_AHEAD_MAX {
+            return Some(Reject::ClockAhead);
+        }
+        let full = self.queue.len() >= limits::QUEUE_REQUESTS_MAX
+            || self.queue_bytes.saturating_add(submission.bytes) > limits::QUEUE_BYTES_MAX;
+        full.then_some(Reject::Full)
+    }
+
+    /// The same request again, while its first try waits or runs: one execution, two replies.
+    fn join(&mut self, first: Ticket, again: &Submission<P>, out: &mut Vec<Output<P>>) {
+        let ticket = again.ticket;
+        let Some(slot) = self.slot_of(first) else {
+            debug_assert!(false, "by_id names a ticket that no slot has");
+            return;
+        };
+        if slot.submission.digest != again.digest {
+            out.push(Output::Reject {
+                ticket,
+                why: Reject::IdReused,
+            });
+        } else if slot.waiting.len() >= limits::QUEUE_REQUESTS_MAX {
+            out.push(Output::Reject {
+                ticket,
+                why: Reject::Full,
+            });
+        } else {
+            slot.waiting.push(ticket);
+        }
+    }
+
+    fn slot_of(&mut self, first: Ticket) -> Option<&mut Slot<P>> {
+        let running = self.in_flight.iter_mut().flat_map(|f| &mut f.batch.slots);
+        running
+            .chain(&mut self.queue)
+            .find(|slot| slot.submission.ticket == first)
+    }
+
+    fn withdraw(&mut self, ticket: Ticket, out: &mut Vec<Output<P>>) {
+        if let Some(at) = (self.queue.iter_mut()).position(|slot| slot.withdraw(ticket)) {
+            if self.queue[at].abandoned()
+                && let Some(slot) = self.queue.remove(at)
+            {
+                self.queue_bytes -= slot.submission.bytes;
+                self.forget_id(&slot);
+            }
+            let why = Reject::Expired;
+            out.push(Output::Reject { ticket, why });
+            return;
+        }
+        let mut running = self.in_flight.iter_mut().flat_map(|f| &mut f.batch.slots);
+        if running.any(|slot| slot.withdraw(ticket)) {
+            let why = Reject::Unknown;
+            out.push(Output::Reject { ticket, why });
+        }
+    }
+
+    fn ran(&mut self, ran: Ran, out: &mut Vec<Output<P>>) {
+        match ran {
+            Ran::Committed { count } => self.settle(count, out),
+            Ran::Refused { index, refusal } => self.refused(index, refusal, out),
+            Ran::Contended { index } => self.contended(index, out),
+            Ran::Doubt { repeated } => {
+                if let Some(flight) = &mut self.in_flight {
+                    flight.repeated = repeated;
+                    out.push(Output::Resolve(flight.batch.clone()));
+                }
+            }
+        }
+    }
+
+    fn resolved(&mut self, resolved: Resolved, out: &mut Vec<Output<P>>) {
+        match resolved {
+            Resolved::Mine { count } => self.settle(count, out),
+            Resolved::Absent => match &self.in_flight {
+                Some(flight) if flight.repeated => out.push(Output::Look(flight.batch.clone())),
+                _ => self.again(out),
+            },
+            Resolved::Guest { tail, clock } => {
+                self.advance(tail, clock, out);
+                self.rebuild(out);
+            }
+            Resolved::Fenced => {
+                self.depose(out);
+                self.reject_in_flight(Reject::NotCoordinator, out);
+                out.push(Output::Fenced);
+            }
+        }
+    }
+
+    /// The first `count` requests are in the log; the others go back to the head of the queue.
+    fn settle(&mut self, count: usize, out: &mut Vec<Output<P>>) {
+        let Some(flight) = self.in_flight.take() else {
+            return;
+        };
+        let mut batch = flight.batch;
+        let rest = batch.slots.split_off(count.min(batch.slots.len()));
+        let clock = batch.slots.last().map_or(self.clock, |slot| slot.stamp);
+        self.advance(batch.position, clock, out);
+        for (index, slot) in batch.slots.into_iter().enumerate() {
+            self.forget_id(&slot);
+            for ticket in slot.waiting {
+                out.push(Output::Answer {
+                    ticket,
+                    index,
+                    stamp: slot.stamp,
+                    position: batch.position,
+                });
+            }
+        }
+        self.requeue(rest);
+        self.turn_away(out);
+        self.begin(out);
+    }
+
+    /// One request's refusal is its definite answer. The others run again without it; when that
+    /// has become expensive, the batch ends with this request and the rest forms a new one.
+    fn refused(&mut self, index: usize, refusal: Refusal, out: &mut Vec<Output<P>>) {
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        let slots = &mut flight.batch.slots;
+        if let Some(slot) = slots.get_mut(index) {
+            slot.refused = Some(refusal);
+        }
+        // A refusal further on was judged after this request had succeeded. It did not now.
+        for slot in slots.iter_mut().skip(index + 1) {
+            slot.refused = None;
+        }
+        flight.redone += slots[..index]
+            .iter()
+            .filter(|s| s.refused.is_none())
+            .count();
+        if flight.redone > REDO_MAX {
+            let rest = slots.split_off(index + 1);
+            self.requeue(rest);
+        }
+        flight.batch.attempt = 0;
+        self.rerun(flight, out);
+    }
+
+    fn contended(&mut self, index: usize, out: &mut Vec<Output<P>>) {
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        let Some(slot) = flight.batch.slots.get_mut(index) else {
+            self.in_flight = Some(flight);
+            return self.again(out);
+        };
+        slot.conflicts += 1;
+        if slot.conflicts <= CONFLICTS_MAX {
+            self.in_flight = Some(flight);
+            return self.again(out);
+        }
+        let slot = flight.batch.slots.remove(index);
+        self.reject(slot, Reject::Contended, out);
+        for slot in flight.batch.slots.iter_mut().skip(index) {
+            slot.refused = None;
+        }
+        flight.batch.attempt = 0;
+        self.rerun(flight, out);
+    }
+
+    /// Ids of the batch are in the log from an earlier try: these requests get the stored answer,
+    /// the others run again without them.
+    fn looked(&mut self, seen: &[(usize, Option<Digest>)], out: &mut Vec<Output<P>>) {
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        flight.repeated = false;
+        if seen.is_empty() {
+            self.in_flight = Some(flight);
+            return self.again(out);
+        }
+        let mut kept = Vec::new();
+        for (index, mut slot) in flight.batch.slots.into_iter().enumerate() {
+            let Some((_, digest)) = seen.iter().find(|(at, _)| *at == index) else {
+                slot.refused = None;
+                kept.push(slot);
+                continue;
+            };
+            if *digest != slot.submission.digest {
+                self.reject(slot, Reject::IdReused, out);
+                continue;
+            }
+            self.forget_id(&slot);
+            for ticket in slot.waiting {
+                out.push(Output::Replay { ticket, index });
+            }
+        }
+        flight.batch.slots = kept;
+        self.rerun(flight, out);
+    }
+
+    /// The position is empty and nothing else is known to be wrong: the same batch once more,
+    /// without the requests that nobody waits for.
+    fn again(&mut self, out: &mut Vec<Output<P>>) {
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        if !self.serving || flight.batch.slots.iter().any(|slot| slot.abandoned()) {
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                (flight.batch.slots.into_iter()).partition(|slot| slot.abandoned());
+            gone.iter().for_each(|slot| self.forget_id(slot));
+            flight.batch.slots = kept;
+            for slot in &mut flight.batch.slots {
+                slot.refused = None;
+            }
+            return self.rerun(flight, out);
+        }
+        flight.batch.attempt += 1;
+        out.push(Output::Run(flight.batch.clone()));
+        self.in_flight = Some(flight);
+    }
+
+    /// Runs changed content at the same position: under a new batch id, since an id names exact
+    /// content. Nothing of the old content was done.
+    fn rerun(&mut self, mut flight: InFlight<P>, out: &mut Vec<Output<P>>) {
+        if !self.serving {
+            for slot in flight.batch.slots {
+                self.reject(slot, Reject::NotCoordinator, out);
+            }
+            return;
+        }
+        if flight.batch.slots.is_empty() {
+            return self.begin(out);
+        }
+        flight.batch.id = self.next_batch_id();
+        flight.batch.attempt += 1;
+        out.push(Output::Run(flight.batch.clone()));
+        self.in_flight = Some(flight);
+    }
+
+    /// A guest took the position: everything of the batch is decided anew after it.
+    fn rebuild(&mut self, out: &mut Vec<Output<P>>) {
+        if let Some(flight) = self.in_flight.take() {
+            self.requeue(flight.batch.slots);
+        }
+        self.turn_away(out);
+        self.begin(out);
+    }
+
+    fn begin(&mut self, out: &mut Vec<Output<P>>) {
+        if !self.serving || self.in_flight.is_some() || self.queue.is_empty() {
+            return;
+        }
+        let mut slots = Vec::new();
+        let mut bytes = 0;
+        let mut clock = self.clock;
+        while let Some(next) = self.queue.front() {
+            let fits = bytes + next.submission.bytes <= limits::BATCH_BYTES_MAX;
+            if slots.len() >= limits::BATCH_REQUESTS_MAX || (!fits && !slots.is_empty()) {
+                break;
+            }
+            let Some(mut slot) = self.queue.pop_front() else {
+                break;
+            };
+            bytes += slot.submission.bytes;
+            self.queue_bytes -= slot.submission.bytes;
+            clock = clock.max(slot.submission.clock) + 1;
+            slot.stamp = clock;
+            slots.push(slot);
+        }
+        let batch = Batch {
+            position: self.tail.next(),
+            epoch: self.epoch,
+            id: self.next_batch_id(),
+            slots,
+            attempt: 1,
+        };
+        out.push(Output::Run(batch.clone()));
+        self.in_flight = Some(InFlight {
+            batch,
+            redone: 0,
+            repeated: false,
+        });
+    }
+
+    fn depose(&mut self, out: &mut Vec<Output<P>>) {
+        self.serving = false;
+        self.turn_away(out);
+    }
+
+    /// Turns the queue away if this node no longer serves.
+    fn turn_away(&mut self, out: &mut Vec<Output<P>>) {
+        if self.serving {
+            return;
+        }
+        for slot in std::mem::take(&mut self.queue) {
+            self.reject(slot, Reject::NotCoordinator, out);
+        }
+        self.queue_bytes = 0;
+    }
+
+    fn reject_in_flight(&mut self, why: Reject, out: &mut Vec<Output<P>>) {
+        let Some(flight) = self.in_flight.take() else {
+            return;
+        };
+        for slot in flight.batch.slots {
+            self.reject(slot, why, out);
+        }
+    }
+
+    fn reject(&mut self, slot: Slot<P>, why: Reject, out: &mut Vec<Output<P>>) {
+        self.forget_id(&slot);
+        let rejects = slot.waiting.into_iter();
+        out.extend(rejects.map(|ticket| Output::Reject { ticket, why }));
+    }
+
+    fn requeue(&mut self, slots: Vec<Slot<P>>) {
+        for mut slot in slots.into_iter().rev() {
+            if slot.abandoned() {
+                self.forget_id(&slot);
+                continue;
+            }
+            slot.refused = None;
+            self.queue_bytes += slot.submission.bytes;
+            self.queue.push_front(slot);
+        }
+    }
+
+    fn advance(&mut self, tail: Position, clock: i64, out: &mut Vec<Output<P>>) {
+        debug_assert!(tail > self.tail && clock >= self.clock);
+        self.tail = tail;
+        self.clock = self.clock.max(clock);
+        out.push(Output::Advanced {
+            tail,
+            clock: self.clock,
+        });
+    }
+
+    fn next_batch_id(&mut self) -> BatchId {
+        self.batches += 1;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.nonce.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.batches.to_be_bytes());
+        BatchId::from_bytes(bytes)
+    }
+
+    fn forget_id(&mut self, slot: &Slot<P>) {
+        if slot.submission.digest.is_some() {
+            self.by_id.remove(&slot.submission.id);
+        }
+    }
+}
+
+impl<P> Slot<P> {
+    /// Whether nobody waits for this request any more.
+    fn abandoned(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes the caller out; false if it does not wait here.
+    fn withdraw(&mut self, ticket: Ticket) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| *waiting != ticket);
+        self.waiting.len() < before
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

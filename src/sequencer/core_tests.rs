@@ -1,0 +1,508 @@
+//! The core alone: exact outputs for each decision, and seeded schedules against a log in memory.
+
+use super::*;
+
+type Step = Input<()>;
+
+fn submission(ticket: Ticket, id: &str, digest: Option<u8>) -> Submission<()> {
+    Submission {
+        ticket,
+        id: RequestId::parse(id).unwrap(),
+        digest: digest.map(|byte| Digest([byte; 32])),
+        clock: 0,
+        bytes: 100,
+        payload: (),
+    }
+}
+
+fn submit(ticket: Ticket) -> Step {
+    Input::Submit(submission(ticket, &format!("r{ticket}"), None))
+}
+
+fn refusal() -> Refusal {
+    Refusal {
+        code: 11000,
+        name: "DuplicateKey".into(),
+        message: "E11000".into(),
+    }
+}
+
+/// A core that serves epoch 1 from position 1 on.
+fn serving() -> Core<()> {
+    let mut core = Core::default();
+    let out = core.step(Input::Serve {
+        epoch: Epoch(1),
+        tail: Position(1),
+        clock: 1,
+        nonce: 7,
+    });
+    assert_eq!(
+        out,
+        [Output::Advanced {
+            tail: Position(1),
+            clock: 1
+        }]
+    );
+    core
+}
+
+/// A core with one batch in flight that holds the tickets `1..=n`.
+fn with_batch(n: u64) -> (Core<()>, Batch<()>) {
+    let mut core = serving();
+    core.step(submit(0));
+    for ticket in 1..=n {
+        assert_eq!(core.step(submit(ticket)), []);
+    }
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    let batch = run_of(&out);
+    assert_eq!(tickets(&batch), (1..=n).collect::<Vec<_>>());
+    (core, batch)
+}
+
+fn run_of(out: &[Output<()>]) -> Batch<()> {
+    let run = out.iter().find_map(|output| match output {
+        Output::Run(batch) => Some(batch.clone()),
+        _ => None,
+    });
+    run.unwrap_or_else(|| panic!("no batch runs: {out:?}"))
+}
+
+fn tickets(batch: &Batch<()>) -> Vec<Ticket> {
+    let slots = batch.slots.iter();
+    slots.map(|slot| slot.submission.ticket).collect()
+}
+
+fn rejects(out: &[Output<()>]) -> Vec<(Ticket, Reject)> {
+    let of = |output: &Output<()>| match output {
+        Output::Reject { ticket, why } => Some((*ticket, *why)),
+        _ => None,
+    };
+    out.iter().filter_map(of).collect()
+}
+
+fn answers(out: &[Output<()>]) -> Vec<(Ticket, i64)> {
+    let of = |output: &Output<()>| match output {
+        Output::Answer { ticket, stamp, .. } => Some((*ticket, *stamp)),
+        _ => None,
+    };
+    out.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_node_without_a_claim_takes_nothing() {
+    let mut core: Core<()> = Core::default();
+    let out = core.step(submit(1));
+    assert_eq!(rejects(&out), [(1, Reject::NotCoordinator)]);
+    assert!(core.is_idle());
+}
+
+#[test]
+fn what_arrives_while_a_batch_runs_forms_the_next_one_in_order() {
+    let (mut core, batch) = with_batch(3);
+    assert_eq!(batch.position, Position(3));
+    assert_eq!(batch.attempt, 1);
+    let out = core.step(Input::Ran(Ran::Committed { count: 3 }));
+    assert_eq!(answers(&out), [(1, 3), (2, 4), (3, 5)]);
+    assert!(core.is_idle());
+}
+
+#[test]
+fn a_stamp_passes_the_clients_clock_and_stays_increasing() {
+    let mut core = serving();
+    let mut first = submission(1, "a", None);
+    first.clock = 41;
+    let batch = run_of(&core.step(Input::Submit(first)));
+    assert_eq!(batch.slots[0].stamp, 42);
+    core.step(submit(2));
+    let batch = run_of(&core.step(Input::Ran(Ran::Committed { count: 1 })));
+    assert_eq!(batch.slots[0].stamp, 43);
+}
+
+#[test]
+fn a_clock_absurdly_far_ahead_is_refused_and_changes_nothing() {
+    let mut core = serving();
+    let mut absurd = submission(1, "a", None);
+    absurd.clock = 2 + CLOCK_AHEAD_MAX;
+    let before = core.clone();
+    let out = core.step(Input::Submit(absurd));
+    assert_eq!(rejects(&out), [(1, Reject::ClockAhead)]);
+    assert_eq!(core, before);
+}
+
+#[test]
+fn doubt_looks_before_anything_else() {
+    let (mut core, batch) = with_batch(2);
+    let out = core.step(Input::Ran(Ran::Doubt { repeated: false }));
+    assert_eq!(out, [Output::Resolve(batch.clone())]);
+    let out = core.step(Input::Resolved(Resolved::Absent));
+    let again = run_of(&out);
+    assert_eq!((again.id, again.position), (batch.id, batch.position));
+    assert_eq!((again.attempt, &again.slots), (2, &batch.slots));
+    core.step(Input::Ran(Ran::Doubt { repeated: false }));
+    let out = core.step(Input::Resolved(Resolved::Mine { count: 2 }));
+    assert_eq!(answers(&out).len(), 2);
+}
+
+#[test]
+fn the_fence_answers_nobody() {
+    let (mut core, _) = with_batch(2);
+    core.step(submit(9));
+    core.step(Input::Ran(Ran::Doubt { repeated: false }));
+    let out = core.step(Input::Resolved(Resolved::Fenced));
+    let not = Reject::NotCoordinator;
+    assert_eq!(rejects(&out), [(9, not), (1, not), (2, not)]);
+    assert_eq!(out.last(), Some(&Output::Fenced));
+    assert_eq!(rejects(&core.step(submit(10))), [(10, not)]);
+}
+
+#[test]
+fn a_deposed_node_still_settles_what_was_committed_before() {
+    let (mut core, _) = with_batch(2);
+    core.step(submit(9));
+    assert_eq!(
+        rejects(&core.step(Input::Depose)),
+        [(9, Reject::NotCoordinator)]
+    );
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert_eq!(answers(&out).len(), 1);
+    assert_eq!(rejects(&out), [(2, Reject::NotCoordinator)]);
+    assert!(core.is_idle());
+}
+
+#[test]
+fn a_guest_moves_the_batch_behind_it_with_new_stamps_and_a_new_id() {
+    let (mut core, batch) = with_batch(2);
+    core.step(Input::Ran(Ran::Doubt { repeated: false }));
+    let out = core.step(Input::Resolved(Resolved::Guest {
+        tail: Position(5),
+        clock: 50,
+    }));
+    let moved = run_of(&out);
+    assert_eq!(moved.position, Position(6));
+    assert_eq!(tickets(&moved), [1, 2]);
+    assert_eq!(moved.slots[0].stamp, 51);
+    assert_ne!(moved.id, batch.id);
+}
+
+#[test]
+fn a_refused_request_leaves_the_others_in_order_under_a_new_id() {
+    let (mut core, batch) = with_batch(4);
+    let refused = Ran::Refused {
+        index: 1,
+        refusal: refusal(),
+    };
+    let again = run_of(&core.step(Input::Ran(refused)));
+    assert_ne!(again.id, batch.id);
+    assert_eq!(tickets(&again), [1, 2, 3, 4]);
+    let marks: Vec<_> = again
+        .slots
+        .iter()
+        .map(|slot| slot.refused.is_some())
+        .collect();
+    assert_eq!(marks, [false, true, false, false]);
+    let out = core.step(Input::Ran(Ran::Committed { count: 4 }));
+    assert_eq!(answers(&out).len(), 4);
+}
+
+#[test]
+fn a_refusal_before_a_refusal_puts_the_later_one_in_question() {
+    let (mut core, _) = with_batch(4);
+    let at = |index| {
+        Input::Ran(Ran::Refused {
+            index,
+            refusal: refusal(),
+        })
+    };
+    core.step(at(3));
+    let again = run_of(&core.step(at(1)));
+    let marks: Vec<_> = again
+        .slots
+        .iter()
+        .map(|slot| slot.refused.is_some())
+        .collect();
+    assert_eq!(marks, [false, true, false, false]);
+}
+
+#[test]
+fn any_mix_of_refusals_takes_a_bounded_number_of_attempts() {
+    for refuses in [
+        |n: u64| n.is_multiple_of(2),
+        |n: u64| n > 250,
+        |n: u64| n <= 250,
+        |_: u64| true,
+        |n: u64| n == 500,
+        |n: u64| n % 10 < 5,
+    ] {
+        let (mut core, mut batch) = with_batch(500);
+        let (mut attempts, mut redone, mut answered) = (0, 0, Vec::new());
+        while !core.is_idle() {
+            attempts += 1;
+            let open = |slot: &&Slot<()>| slot.refused.is_none();
+            let first = (batch.slots.iter())
+                .position(|slot| slot.refused.is_none() && refuses(slot.submission.ticket));
+            let out = match first {
+                Some(index) => {
+                    redone += batch.slots[..index].iter().filter(open).count();
+                    core.step(Input::Ran(Ran::Refused {
+                        index,
+                        refusal: refusal(),
+                    }))
+                }
+                None => {
+                    let count = batch.slots.len();
+                    core.step(Input::Ran(Ran::Committed { count }))
+                }
+            };
+            answered.extend(answers(&out).into_iter().map(|(ticket, _)| ticket));
+            if !core.is_idle() {
+                batch = run_of(&out);
+            }
+        }
+        assert_eq!(answered, (1..=500).collect::<Vec<_>>());
+        let refused = (1..=500).filter(|n| refuses(*n)).count();
+        assert!(attempts <= 2 * refused + 1, "{attempts} for {refused}");
+        assert!(
+            redone <= (REDO_MAX + 500) * (refused + 1),
+            "{redone} for {refused}"
+        );
+    }
+}
+
+#[test]
+fn a_request_that_meets_a_lock_again_and_again_goes_back_alone() {
+    let (mut core, _) = with_batch(3);
+    for _ in 0..CONFLICTS_MAX {
+        let out = core.step(Input::Ran(Ran::Contended { index: 1 }));
+        assert_eq!(tickets(&run_of(&out)), [1, 2, 3]);
+    }
+    let out = core.step(Input::Ran(Ran::Contended { index: 1 }));
+    assert_eq!(rejects(&out), [(2, Reject::Contended)]);
+    assert_eq!(tickets(&run_of(&out)), [1, 3]);
+}
+
+#[test]
+fn the_same_id_joins_while_it_runs_and_another_payload_is_refused() {
+    let mut core = serving();
+    core.step(Input::Submit(submission(1, "same", Some(1))));
+    assert_eq!(core.step(Input::Submit(submission(2, "same", Some(1)))), []);
+    let out = core.step(Input::Submit(submission(3, "same", Some(2))));
+    assert_eq!(rejects(&out), [(3, Reject::IdReused)]);
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert_eq!(answers(&out), [(1, 2), (2, 2)]);
+    assert!(core.by_id.is_empty());
+}
+
+#[test]
+fn ids_that_the_log_holds_are_replayed_and_the_rest_runs() {
+    let mut core = serving();
+    core.step(submit(0));
+    for (ticket, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        core.step(Input::Submit(submission(ticket, id, Some(1))));
+    }
+    core.step(Input::Ran(Ran::Committed { count: 1 }));
+    let out = core.step(Input::Ran(Ran::Doubt { repeated: true }));
+    assert!(matches!(out[..], [Output::Resolve(_)]));
+    let out = core.step(Input::Resolved(Resolved::Absent));
+    assert!(matches!(out[..], [Output::Look(_)]));
+    let (same, other) = (Some(Digest([1; 32])), Some(Digest([2; 32])));
+    let out = core.step(Input::Looked(vec![(0, same), (1, other)]));
+    assert!(out.contains(&Output::Replay {
+        ticket: 1,
+        index: 0
+    }));
+    assert_eq!(rejects(&out), [(2, Reject::IdReused)]);
+    assert_eq!(tickets(&run_of(&out)), [3]);
+}
+
+#[test]
+fn a_caller_that_leaves_the_queue_was_not_served_and_one_in_a_batch_cannot_know() {
+    let (mut core, _) = with_batch(2);
+    core.step(submit(9));
+    let out = core.step(Input::Withdraw(9));
+    assert_eq!(rejects(&out), [(9, Reject::Expired)]);
+    let out = core.step(Input::Withdraw(1));
+    assert_eq!(rejects(&out), [(1, Reject::Unknown)]);
+    // Nothing was done and nobody waits: it is not run again.
+    core.step(Input::Ran(Ran::Doubt { repeated: false }));
+    let out = core.step(Input::Resolved(Resolved::Absent));
+    assert_eq!(tickets(&run_of(&out)), [2]);
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert_eq!(answers(&out), [(2, 4)]);
+    assert!(core.is_idle());
+}
+
+#[test]
+fn the_queue_is_bounded_in_requests_and_in_bytes() {
+    let mut core = serving();
+    core.step(submit(0));
+    for ticket in 1..=limits::QUEUE_REQUESTS_MAX as u64 {
+        assert_eq!(core.step(submit(ticket)), []);
+    }
+    assert_eq!(
+        rejects(&core.step(submit(99_999))),
+        [(99_999, Reject::Full)]
+    );
+
+    let mut core = serving();
+    core.step(submit(0));
+    let big = |ticket| {
+        let mut big = submission(ticket, "big", None);
+        big.bytes = limits::QUEUE_BYTES_MAX / 2;
+        Input::Submit(big)
+    };
+    assert_eq!(core.step(big(1)), []);
+    assert_eq!(core.step(big(2)), []);
+    assert_eq!(rejects(&core.step(big(3))), [(3, Reject::Full)]);
+    // A request larger than a batch travels alone.
+    let batch = run_of(&core.step(Input::Ran(Ran::Committed { count: 1 })));
+    assert_eq!(tickets(&batch), [1]);
+}
+
+#[test]
+fn a_batch_that_was_cut_leaves_the_rest_at_the_head_of_the_queue() {
+    let (mut core, _) = with_batch(4);
+    core.step(submit(9));
+    let out = core.step(Input::Ran(Ran::Committed { count: 2 }));
+    assert_eq!(answers(&out), [(1, 3), (2, 4)]);
+    let rest = run_of(&out);
+    assert_eq!(tickets(&rest), [3, 4, 9]);
+    assert_eq!(rest.slots[0].stamp, 5);
+}
+
+/// A replica set in a few lines: a log that takes one batch a position, and faults drawn by seed.
+struct World {
+    random: u64,
+    log: Vec<(BatchId, Vec<(Ticket, i64)>)>,
+    epoch: Epoch,
+    clock: i64,
+}
+
+impl World {
+    fn draw(&mut self, below: u64) -> u64 {
+        // xorshift64*: https://doi.org/10.18637/jss.v008.i14
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
+    }
+
+    fn tail(&self) -> Position {
+        Position(self.log.len() as i64)
+    }
+
+    fn append(&mut self, batch: BatchId, entries: Vec<(Ticket, i64)>) {
+        for (_, stamp) in &entries {
+            assert!(*stamp > self.clock, "I3: stamps increase");
+            self.clock = *stamp;
+        }
+        self.log.push((batch, entries));
+    }
+
+    /// Commits the batch if its position is free, whatever the core is told about it.
+    fn run(&mut self, batch: &Batch<()>) -> Ran {
+        let doubt = Ran::Doubt { repeated: false };
+        if batch.position != self.tail().next() {
+            return doubt;
+        }
+        if self.draw(6) == 0 {
+            self.append(
+                BatchId::from_bytes([0xee; 16]),
+                vec![(u64::MAX, self.clock + 1)],
+            );
+            return doubt;
+        }
+        let count = batch.slots.len();
+        let index = self.draw(count as u64) as usize;
+        match self.draw(8) {
+            0 => doubt,
+            1 if batch.slots[index].refused.is_none() => Ran::Refused {
+                index,
+                refusal: refusal(),
+            },
+            2 => Ran::Contended { index },
+            fate => {
+                let count = if fate == 3 { index + 1 } else { count };
+                let slots = batch.slots[..count].iter();
+                let entries = slots.map(|slot| (slot.submission.ticket, slot.stamp));
+                self.append(batch.id, entries.collect());
+                if fate == 4 {
+                    doubt
+                } else {
+                    Ran::Committed { count }
+                }
+            }
+        }
+    }
+
+    fn resolve(&self, batch: &Batch<()>) -> Resolved {
+        match self.log.get(batch.position.0 as usize - 1) {
+            None => Resolved::Absent,
+            Some((id, entries)) if *id == batch.id => Resolved::Mine {
+                count: entries.len(),
+            },
+            Some(_) if self.epoch > batch.epoch => Resolved::Fenced,
+            Some(_) => Resolved::Guest {
+                tail: self.tail(),
+                clock: self.clock,
+            },
+        }
+    }
+}
+
+/// One schedule: whatever happens, each caller gets one reply, an answer means one place in the
+/// log, and a rejection other than [`Reject::Unknown`] means none.
+fn schedule(seed: u64) {
+    let mut world = World {
+        random: seed | 1,
+        log: vec![(BatchId::from_bytes([0; 16]), Vec::new())],
+        epoch: Epoch(1),
+        clock: 1,
+    };
+    let mut core = serving();
+    let mut pending = VecDeque::new();
+    let mut replies: BTreeMap<Ticket, Option<Reject>> = BTreeMap::new();
+    for step in 1..400_u64 {
+        let input = match world.draw(3) {
+            0 => submit(step),
+            1 if world.draw(12) == 0 => Input::Withdraw(world.draw(step) + 1),
+            _ => match pending.pop_front() {
+                Some(Output::Run(batch)) => Input::Ran(world.run(&batch)),
+                Some(Output::Resolve(batch)) => Input::Resolved(world.resolve(&batch)),
+                _ => continue,
+            },
+        };
+        for output in core.step(input) {
+            let (ticket, reply) = match output {
+                Output::Answer { ticket, .. } => (ticket, None),
+                Output::Reject { ticket, why } => (ticket, Some(why)),
+                Output::Advanced { .. } => continue,
+                work => {
+                    pending.push_back(work);
+                    assert_eq!(pending.len(), 1, "one piece of work at a time");
+                    continue;
+                }
+            };
+            assert_eq!(
+                replies.insert(ticket, reply),
+                None,
+                "two replies for {ticket}"
+            );
+        }
+    }
+    for (ticket, reply) in &replies {
+        let entries = world.log.iter().flat_map(|(_, entries)| entries);
+        let places = entries.filter(|(logged, _)| logged == ticket).count();
+        match reply {
+            None => assert_eq!(places, 1, "seed {seed}: {ticket} was answered"),
+            Some(Reject::Unknown) => assert!(places <= 1, "seed {seed}: {ticket} twice"),
+            Some(why) => assert_eq!(places, 0, "seed {seed}: {ticket} was rejected: {why:?}"),
+        }
+    }
+}
+
+#[test]
+fn seeded_schedules_lose_double_and_reorder_nothing() {
+    for seed in 1..3_000_u64 {
+        schedule(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    }
+}

@@ -1,0 +1,98 @@
+//! The way into the sequencer, and the view of how far it has come.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::model::limits::REQUEST_WAIT_MAX;
+use crate::model::{Epoch, Failure, Outcome, Position, WriteRequest};
+
+/// How long a caller waits for the sequencer's own word after its time is up.
+const LAST_WORD_MAX: Duration = Duration::from_millis(500);
+
+/// What callers send to the task.
+pub(super) enum Command {
+    Submit {
+        request: WriteRequest,
+        reply: oneshot::Sender<Result<Outcome, Failure>>,
+        /// Gives the number by which the caller can take its request back.
+        ticket: oneshot::Sender<u64>,
+    },
+    Withdraw(u64),
+    Depose(Epoch),
+}
+
+/// How far the sequencer of this node has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Set while this node is coordinator.
+    pub epoch: Option<Epoch>,
+    /// Everything up to here is durable on a majority.
+    pub tail: Option<Position>,
+    /// The counter of the last stamp up to there.
+    pub clock: i64,
+}
+
+/// Submits writes. Cheap to clone; the queue behind it is bounded.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) progress: watch::Receiver<Progress>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Submit { .. } => "Submit",
+            Self::Withdraw(_) => "Withdraw",
+            Self::Depose(_) => "Depose",
+        })
+    }
+}
+
+impl Handle {
+    /// Puts a write in order and waits for its end: its outcome, or what is known without one.
+    /// Takes at most [`REQUEST_WAIT_MAX`] and a last word.
+    pub async fn submit(&self, request: WriteRequest) -> Result<Outcome, Failure> {
+        let (reply, mut answer) = oneshot::channel();
+        let (ticket_out, ticket) = oneshot::channel();
+        let command = Command::Submit {
+            request,
+            reply,
+            ticket: ticket_out,
+        };
+        if let Err(error) = self.commands.try_send(command) {
+            return Err(match error {
+                mpsc::error::TrySendError::Full(_) => Failure::Busy,
+                mpsc::error::TrySendError::Closed(_) => Failure::NoCoordinator,
+            });
+        }
+        if let Ok(answer) = timeout(REQUEST_WAIT_MAX, &mut answer).await {
+            return answer.unwrap_or(Err(Failure::Unknown));
+        }
+        if let Ok(ticket) = ticket.await {
+            // A full channel means that the task is not running; the answer is unknown then too.
+            let _ = self.commands.try_send(Command::Withdraw(ticket));
+        }
+        match timeout(LAST_WORD_MAX, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(Failure::Unknown),
+        }
+    }
+
+    /// Tells the sequencer that another node has claimed this epoch.
+    pub async fn depose(&self, epoch: Epoch) {
+        // A closed channel means that the task has ended: there is nothing left to depose.
+        let _ = self.commands.send(Command::Depose(epoch)).await;
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Resolves when the progress has changed since the last look of this handle's clone.
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+}

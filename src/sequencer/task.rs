@@ -1,0 +1,408 @@
+//! Carries out what the core decides: runs batches, looks at positions, answers callers.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::core::{Batch, Core, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
+use super::handle::{Command, Handle, Progress};
+use crate::model::limits::QUEUE_REQUESTS_MAX;
+use crate::model::{
+    BatchId, Digest, Epoch, Failure, NodeName, Outcome, RequestId, Stamp, WriteRequest,
+};
+use crate::store::{Claimed, Entry, Item, Place, Run, Seen, Session, Standing, Store, StoreError};
+
+/// The pause before the n-th attempt grows to this.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// After this many attempts at one position, a command that died inside its append is assumed to
+/// hold it.
+const GUEST_PATIENCE_ATTEMPTS: u32 = 8;
+
+type Payload = Arc<WriteRequest>;
+type Reply = oneshot::Sender<Result<Outcome, Failure>>;
+type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// Starts the sequencer of a node. It serves when it is given a claim, and ends when all handles
+/// are gone or `claims` is closed.
+pub fn spawn(store: Store, node: NodeName, claims: mpsc::Receiver<Claimed>) -> Handle {
+    let (commands, inbox) = mpsc::channel(QUEUE_REQUESTS_MAX);
+    let (progress_out, progress) = watch::channel(Progress::default());
+    let task = Task {
+        store,
+        node,
+        core: Core::default(),
+        callers: BTreeMap::new(),
+        next_ticket: 0,
+        epoch: Epoch::ZERO,
+        session: None,
+        work: None,
+        found: Found::Nothing,
+        progress: progress_out,
+    };
+    tokio::spawn(task.run(inbox, claims));
+    Handle { commands, progress }
+}
+
+struct Task {
+    store: Store,
+    node: NodeName,
+    core: Core<Payload>,
+    callers: BTreeMap<Ticket, Reply>,
+    next_ticket: Ticket,
+    epoch: Epoch,
+    /// Here while no batch runs.
+    session: Option<Session>,
+    work: Option<Work>,
+    /// What the last work brought, for the replies that the core orders.
+    found: Found,
+    progress: watch::Sender<Progress>,
+}
+
+/// Results that wait for the core's word on who gets them.
+enum Found {
+    Nothing,
+    Entries(Vec<Entry>),
+    Seen(Vec<(usize, Seen)>),
+}
+
+/// The end of a piece of work.
+enum Done {
+    Ran(Session, Result<Run, StoreError>),
+    Resolved(Session, Standing),
+    Looked(Vec<(usize, Seen)>),
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut claims: mpsc::Receiver<Claimed>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                done = working(&mut self.work) => {
+                    self.work = None;
+                    self.finish(done);
+                }
+                claim = claims.recv(), if self.core.is_idle() => match claim {
+                    Some(claim) => self.serve(claim),
+                    None => break,
+                },
+                command = inbox.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+            }
+            // Whatever else has arrived travels with the next batch.
+            while self.work.is_some()
+                && let Ok(command) = inbox.try_recv()
+            {
+                self.obey(command);
+            }
+        }
+    }
+
+    fn serve(&mut self, claim: Claimed) {
+        self.epoch = claim.epoch;
+        self.session = Some(claim.session);
+        self.step(Input::Serve {
+            epoch: claim.epoch,
+            tail: claim.position,
+            clock: claim.clock,
+            nonce: BatchId::fresh().nonce(),
+        });
+        self.progress
+            .send_modify(|progress| progress.epoch = Some(claim.epoch));
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Submit {
+                request,
+                reply,
+                ticket,
+            } => self.submit(request, reply, ticket),
+            Command::Withdraw(ticket) => self.step(Input::Withdraw(ticket)),
+            Command::Depose(epoch) if epoch > self.epoch => {
+                info!(%epoch, "deposed");
+                self.progress.send_modify(|progress| progress.epoch = None);
+                self.step(Input::Depose);
+            }
+            Command::Depose(_) => {}
+        }
+    }
+
+    fn submit(&mut self, request: WriteRequest, reply: Reply, ticket_out: oneshot::Sender<Ticket>) {
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        // A caller that is gone already does not take its request back: it runs to its end.
+        let _ = ticket_out.send(ticket);
+        self.callers.insert(ticket, reply);
+        let submission = Submission {
+            ticket,
+            id: request.id.clone(),
+            digest: request.digest,
+            clock: request.clock,
+            bytes: request.bytes,
+            payload: Arc::new(request),
+        };
+        self.step(Input::Submit(submission));
+    }
+
+    fn step(&mut self, input: Input<Payload>) {
+        for output in self.core.step(input) {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output<Payload>) {
+        match output {
+            Output::Run(batch) => self.begin_run(batch),
+            Output::Resolve(batch) => self.begin_resolve(&batch),
+            Output::Look(batch) => {
+                let look = look(self.store.clone(), batch);
+                self.work = Some(look.map(Done::Looked).boxed());
+            }
+            Output::Answer {
+                ticket,
+                index,
+                stamp,
+                position,
+            } => {
+                let Found::Entries(entries) = &self.found else {
+                    return self.reply(ticket, Err(Failure::Unknown));
+                };
+                let outcome = entries.get(index).map(|entry| Outcome {
+                    result: entry.result.clone(),
+                    stamp: self.stamp(stamp),
+                    position,
+                    replayed: false,
+                });
+                self.reply(ticket, outcome.ok_or(Failure::Unknown));
+            }
+            Output::Replay { ticket, index } => self.replay(ticket, index),
+            Output::Reject { ticket, why } => self.reply(ticket, Err(failure_of(why))),
+            Output::Advanced { tail, clock } => self.progress.send_modify(|progress| {
+                progress.tail = Some(tail);
+                progress.clock = clock;
+            }),
+            Output::Fenced => {
+                warn!(epoch = %self.epoch, "fenced: another node has claimed a later epoch");
+                self.progress.send_modify(|progress| progress.epoch = None);
+            }
+        }
+    }
+
+    fn begin_run(&mut self, batch: Batch<Payload>) {
+        let Some(session) = self.session.take() else {
+            debug_assert!(false, "a batch began while another ran");
+            return;
+        };
+        let run = run_batch(session, batch);
+        self.work = Some(run.map(|(session, ran)| Done::Ran(session, ran)).boxed());
+    }
+
+    fn begin_resolve(&mut self, batch: &Batch<Payload>) {
+        let Some(session) = self.session.take() else {
+            debug_assert!(false, "a position is resolved while its batch runs");
+            return;
+        };
+        let impatient = batch.attempt >= GUEST_PATIENCE_ATTEMPTS;
+        let resolve = resolve(self.store.clone(), session, place_of(batch), impatient);
+        self.work = Some(
+            resolve
+                .map(|(session, standing)| Done::Resolved(session, standing))
+                .boxed(),
+        );
+    }
+
+    fn finish(&mut self, done: Done) {
+        let input = match done {
+            Done::Ran(session, ran) => {
+                self.session = Some(session);
+                Input::Ran(self.ran(ran))
+            }
+            Done::Resolved(session, standing) => {
+                self.session = Some(session);
+                Input::Resolved(self.resolved(standing))
+            }
+            Done::Looked(seen) => {
+                let digests = seen.iter().map(|(index, seen)| (*index, seen.entry.digest));
+                let digests: Vec<(usize, Option<Digest>)> = digests.collect();
+                self.found = Found::Seen(seen);
+                Input::Looked(digests)
+            }
+        };
+        self.step(input);
+        self.found = Found::Nothing;
+    }
+
+    fn ran(&mut self, ran: Result<Run, StoreError>) -> Ran {
+        match ran {
+            Ok(Run::Committed(entries)) => {
+                let count = entries.len();
+                self.found = Found::Entries(entries);
+                Ran::Committed { count }
+            }
+            Ok(Run::Refused { index, refusal }) => Ran::Refused { index, refusal },
+            Ok(Run::Contended { index }) => Ran::Contended { index },
+            Err(StoreError::Repeated) => Ran::Doubt { repeated: true },
+            Err(error) => {
+                debug!(%error, "a batch is in doubt");
+                Ran::Doubt { repeated: false }
+            }
+        }
+    }
+
+    fn resolved(&mut self, standing: Standing) -> Resolved {
+        match standing {
+            Standing::Mine(entries) => {
+                let count = entries.len();
+                self.found = Found::Entries(entries);
+                Resolved::Mine { count }
+            }
+            Standing::Absent => Resolved::Absent,
+            Standing::Guest(tail) => Resolved::Guest {
+                tail: tail.position,
+                clock: tail.clock,
+            },
+            Standing::Fenced(_) => Resolved::Fenced,
+        }
+    }
+
+    fn replay(&mut self, ticket: Ticket, index: usize) {
+        let Found::Seen(seen) = &self.found else {
+            return self.reply(ticket, Err(Failure::Unknown));
+        };
+        let stored = seen.iter().find(|(at, _)| *at == index);
+        let outcome = stored.map(|(_, seen)| seen.outcome());
+        self.reply(ticket, outcome.ok_or(Failure::Unknown));
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Result<Outcome, Failure>) {
+        if let Some(reply) = self.callers.remove(&ticket) {
+            // The caller may be gone; its request's answer stays in the log.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn stamp(&self, t: i64) -> Stamp {
+        Stamp {
+            t,
+            n: self.node.clone(),
+        }
+    }
+}
+
+/// Waits for the work there is; forever if there is none.
+async fn working(work: &mut Option<Work>) -> Done {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn run_batch(
+    mut session: Session,
+    batch: Batch<Payload>,
+) -> (Session, Result<Run, StoreError>) {
+    pause_before(batch.attempt).await;
+    let place = place_of(&batch);
+    let items: Vec<Item<'_>> = (batch.slots.iter())
+        .map(|slot| Item {
+            request: &slot.submission.payload,
+            stamp: slot.stamp,
+            refused: slot.refused.as_ref(),
+        })
+        .collect();
+    let ran = session.run(place, &items).await;
+    (session, ran)
+}
+
+/// Later attempts come after longer pauses: 0, 1, 2, 4 ms and so on.
+async fn pause_before(attempt: u32) {
+    let Some(doublings) = attempt.checked_sub(2) else {
+        return;
+    };
+    let pause = Duration::from_millis(1 << doublings.min(10));
+    sleep(pause.min(PAUSE_MAX)).await;
+}
+
+/// Looks until MongoDB answers: an unknown outcome must become known before anything else runs.
+/// Callers that wait no longer are let go meanwhile.
+async fn resolve(
+    store: Store,
+    mut session: Session,
+    place: Place,
+    impatient: bool,
+) -> (Session, Standing) {
+    if impatient && let Err(error) = store.end_guests().await {
+        warn!(%error, "cannot end the sessions of commands that died");
+    }
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        pause_before(attempt).await;
+        match store.resolve(&mut session, place).await {
+            Ok(standing) => return (session, standing),
+            Err(error) => {
+                warn!(%error, position = %place.position, "cannot resolve a position yet")
+            }
+        }
+    }
+}
+
+async fn look(store: Store, batch: Batch<Payload>) -> Vec<(usize, Seen)> {
+    let keyed = |index: usize| {
+        let submission = &batch.slots[index].submission;
+        submission.digest.is_some().then_some(&submission.id)
+    };
+    let ids: Vec<&RequestId> = (0..batch.slots.len()).filter_map(keyed).collect();
+    let mut attempt = 0;
+    let seen = loop {
+        attempt += 1;
+        pause_before(attempt).await;
+        match store.seen(&ids).await {
+            Ok(seen) => break seen,
+            Err(error) => warn!(%error, "cannot look for request ids yet"),
+        }
+    };
+    let index_of =
+        |seen: &Seen| (batch.slots.iter()).position(|slot| slot.submission.id == seen.entry.id);
+    seen.into_iter()
+        .filter_map(|seen| Some((index_of(&seen)?, seen)))
+        .collect()
+}
+
+fn place_of(batch: &Batch<Payload>) -> Place {
+    Place {
+        position: batch.position,
+        epoch: batch.epoch,
+        batch: batch.id,
+    }
+}
+
+fn failure_of(why: Reject) -> Failure {
+    match why {
+        Reject::Full => Failure::Busy,
+        Reject::NotCoordinator => Failure::NoCoordinator,
+        Reject::ClockAhead => Failure::Invalid(
+            "Drumline-Stamp is too far ahead of the log: send the stamp of the last reply you got"
+                .into(),
+        ),
+        Reject::IdReused => Failure::IdReused,
+        Reject::Contended => Failure::Unavailable(
+            "another program holds a document of this request in a transaction".into(),
+        ),
+        Reject::Expired => Failure::Unavailable("the request did not get its turn in time".into()),
+        Reject::Unknown => Failure::Unknown,
+    }
+}

@@ -1,0 +1,416 @@
+//! One request as MongoDB commands inside a batch's transaction, and what their replies say.
+//!
+//! Each document that a request touches gets the request's stamp in the same transaction. The
+//! counts in the answer are those of the client's own change: setting the stamp does not count.
+
+use bson::{Bson, Document, doc};
+
+use super::batch::Session;
+use super::error::StoreError;
+use super::schema::STAMP_FIELD;
+use crate::model::limits::{KEY_BYTES_MAX, TOUCHED_DOCUMENTS_MAX};
+use crate::model::{Answer, Namespace, Refusal, Stamp, Update, Write};
+
+/// What one request did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// The `_id` of each document that it touched, in order.
+    pub keys: Vec<Bson>,
+    pub answer: Answer,
+}
+
+/// Runs any write but an insert: inserts of neighbouring requests travel together, see `batch`.
+pub async fn apply(
+    session: &mut Session,
+    namespace: &Namespace,
+    write: &Write,
+    stamp: &Stamp,
+) -> Result<Applied, StoreError> {
+    let mut target = Target { session, namespace };
+    match write {
+        Write::Insert { documents } => {
+            let documents: Vec<_> = documents.iter().map(|d| stamped(d, stamp)).collect();
+            let keys = keys_of(&documents);
+            target.insert(documents).await?;
+            Ok(inserted(keys))
+        }
+        Write::Update {
+            filter,
+            update,
+            many,
+            upsert,
+        } => target.update(filter, update, *many, *upsert, stamp).await,
+        Write::Replace {
+            filter,
+            replacement,
+            upsert,
+        } => target.replace(filter, replacement, *upsert, stamp).await,
+        Write::Delete { filter, many } => target.delete(filter, *many).await,
+    }
+}
+
+/// A document as it is stored: with its request's stamp, last.
+pub fn stamped(document: &Document, stamp: &Stamp) -> Document {
+    let mut whole = document.clone();
+    whole.remove(STAMP_FIELD);
+    whole.insert(STAMP_FIELD, stamp.to_bson());
+    whole
+}
+
+/// The `_id` of each document.
+pub fn keys_of(documents: &[Document]) -> Vec<Bson> {
+    let id = |document: &Document| document.get("_id").cloned().unwrap_or(Bson::Null);
+    documents.iter().map(id).collect()
+}
+
+pub fn inserted(keys: Vec<Bson>) -> Applied {
+    Applied {
+        answer: Answer::Inserted { ids: keys.clone() },
+        keys,
+    }
+}
+
+struct Target<'a> {
+    session: &'a mut Session,
+    namespace: &'a Namespace,
+}
+
+impl Target<'_> {
+    async fn insert(&mut self, documents: Vec<Document>) -> Result<(), StoreError> {
+        let command = doc! { "insert": self.namespace.collection(), "documents": documents };
+        self.run(command).await.map(drop)
+    }
+
+    async fn update(
+        &mut self,
+        filter: &Document,
+        update: &Update,
+        many: bool,
+        upsert: bool,
+        stamp: &Stamp,
+    ) -> Result<Applied, StoreError> {
+        let keys = match point(filter) {
+            Some(id) => vec![id.clone()],
+            None => self.find_keys(filter, many).await?,
+        };
+        if !keys.is_empty() {
+            let mut user = doc! { "q": narrowed(filter, &keys), "u": update_bson(update) };
+            let mut mark = doc! {
+                "q": by_keys(&keys),
+                "u": {"$set": {STAMP_FIELD: stamp.to_bson()}},
+            };
+            if many {
+                user.insert("multi", true);
+                mark.insert("multi", true);
+            }
+            let reply = self.run_updates(vec![user, mark]).await?;
+            if reply.matched > 0 {
+                // Both statements match the same documents, and the second modifies each of them.
+                let matched = reply.matched / 2;
+                return Ok(Applied {
+                    keys,
+                    answer: Answer::Updated {
+                        matched,
+                        modified: reply.modified - matched,
+                        upserted: None,
+                    },
+                });
+            }
+        }
+        if !upsert {
+            return Ok(untouched());
+        }
+        let update = stamped_update(update, stamp);
+        self.upsert(filter, update).await
+    }
+
+    async fn replace(
+        &mut self,
+        filter: &Document,
+        replacement: &Document,
+        upsert: bool,
+        stamp: &Stamp,
+    ) -> Result<Applied, StoreError> {
+        let replacement = stamped(replacement, stamp);
+        let found = self.find(filter, doc! {}, 1).await?;
+        let Some(before) = found.first() else {
+            return match upsert {
+                true => self.upsert(filter, replacement.into()).await,
+                false => Ok(untouched()),
+            };
+        };
+        let keys = keys_of(&found);
+        let modified = !same_content(before, &replacement);
+        let statement = doc! { "q": narrowed(filter, &keys), "u": replacement };
+        self.run_updates(vec![statement]).await?;
+        Ok(Applied {
+            keys,
+            answer: Answer::Updated {
+                matched: 1,
+                modified: modified.into(),
+                upserted: None,
+            },
+        })
+    }
+
+    async fn upsert(&mut self, filter: &Document, update: Bson) -> Result<Applied, StoreError> {
+        let statement = doc! { "q": filter, "u": update, "upsert": true };
+        let reply = self.run_updates(vec![statement]).await?;
+        Ok(Applied {
+            keys: reply.upserted.iter().cloned().collect(),
+            answer: Answer::Updated {
+                matched: reply.matched - i64::from(reply.upserted.is_some()),
+                modified: reply.modified,
+                upserted: reply.upserted,
+            },
+        })
+    }
+
+    async fn delete(&mut self, filter: &Document, many: bool) -> Result<Applied, StoreError> {
+        let (query, keys) = match point(filter) {
+            Some(id) => (filter.clone(), vec![id.clone()]),
+            None => {
+                let keys = self.find_keys(filter, many).await?;
+                (by_keys(&keys), keys)
+            }
+        };
+        if keys.is_empty() {
+            let answer = Answer::Deleted { deleted: 0 };
+            return Ok(Applied { keys, answer });
+        }
+        let command = doc! {
+            "delete": self.namespace.collection(),
+            "deletes": [{"q": query, "limit": 0}],
+        };
+        let deleted = count(&self.run(command).await?, "n");
+        Ok(Applied {
+            keys: if deleted > 0 { keys } else { Vec::new() },
+            answer: Answer::Deleted { deleted },
+        })
+    }
+
+    /// The keys that a filter matches: all of them, or the first.
+    async fn find_keys(&mut self, filter: &Document, many: bool) -> Result<Vec<Bson>, StoreError> {
+        let limit = if many { TOUCHED_DOCUMENTS_MAX + 1 } else { 1 };
+        let found = self.find(filter, doc! {"_id": 1}, limit).await?;
+        let bytes: usize = found
+            .iter()
+            .filter_map(|d| d.to_vec().ok())
+            .map(|v| v.len())
+            .sum();
+        if found.len() > TOUCHED_DOCUMENTS_MAX || bytes > KEY_BYTES_MAX {
+            return Err(StoreError::Refused(Refusal {
+                code: 0,
+                name: "RequestTooLarge".into(),
+                message: format!(
+                    "the filter matches more than {TOUCHED_DOCUMENTS_MAX} documents or {KEY_BYTES_MAX} bytes of _id \
+                     values, the most that one request may change; nothing was changed: split it, for \
+                     instance by ranges of _id"
+                ),
+            }));
+        }
+        Ok(keys_of(&found))
+    }
+
+    async fn find(
+        &mut self,
+        filter: &Document,
+        projection: Document,
+        limit: usize,
+    ) -> Result<Vec<Document>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let command = doc! {
+            "find": self.namespace.collection(),
+            "filter": filter,
+            "projection": projection,
+            "limit": limit,
+            "batchSize": limit,
+            "singleBatch": true,
+        };
+        let mut reply = self.run(command).await?;
+        let damaged = || StoreError::Damaged("a find without a cursor".into());
+        let cursor = reply.get_document_mut("cursor").map_err(|_| damaged())?;
+        let Some(Bson::Array(batch)) = cursor.remove("firstBatch") else {
+            return Err(damaged());
+        };
+        let document = |value| match value {
+            Bson::Document(document) => Some(document),
+            _ => None,
+        };
+        Ok(batch.into_iter().filter_map(document).collect())
+    }
+
+    async fn run_updates(&mut self, statements: Vec<Document>) -> Result<Updates, StoreError> {
+        let command = doc! { "update": self.namespace.collection(), "updates": statements };
+        let reply = self.run(command).await?;
+        let upserted = reply.get_array("upserted").ok().and_then(|all| all.first());
+        Ok(Updates {
+            matched: count(&reply, "n"),
+            modified: count(&reply, "nModified"),
+            upserted: upserted
+                .and_then(Bson::as_document)
+                .and_then(|one| one.get("_id").cloned()),
+        })
+    }
+
+    async fn run(&mut self, command: Document) -> Result<Document, StoreError> {
+        self.session
+            .statement(self.namespace.database(), command)
+            .await
+    }
+}
+
+/// The reply to an update command: sums over its statements.
+struct Updates {
+    matched: i64,
+    modified: i64,
+    upserted: Option<Bson>,
+}
+
+fn untouched() -> Applied {
+    Applied {
+        keys: Vec::new(),
+        answer: Answer::Updated {
+            matched: 0,
+            modified: 0,
+            upserted: None,
+        },
+    }
+}
+
+fn count(reply: &Document, field: &str) -> i64 {
+    match reply.get(field) {
+        Some(Bson::Int32(n)) => i64::from(*n),
+        Some(Bson::Int64(n)) => *n,
+        _ => 0,
+    }
+}
+
+/// The `_id` that a filter names alone, if it is of a type that equals no value of another type:
+/// then the filter needs no look-up to know its one document. (The number 1 equals 1.0.)
+fn point(filter: &Document) -> Option<&Bson> {
+    let (key, value) = filter.iter().next()?;
+    let sole = filter.len() == 1 && key == "_id";
+    let exact = matches!(
+        value,
+        Bson::ObjectId(_)
+            | Bson::String(_)
+            | Bson::Binary(_)
+            | Bson::DateTime(_)
+            | Bson::Boolean(_)
+    );
+    (sole && exact).then_some(value)
+}
+
+fn by_keys(keys: &[Bson]) -> Document {
+    match keys {
+        [one] => doc! { "_id": {"$eq": one} },
+        many => doc! { "_id": {"$in": many} },
+    }
+}
+
+/// The filter, held to the documents that it is known to match. The rest of it stays, since
+/// positional operators refer to it.
+fn narrowed(filter: &Document, keys: &[Bson]) -> Document {
+    let mut narrowed = by_keys(keys);
+    let rest = filter.iter().filter(|(key, _)| *key != "_id");
+    narrowed.extend(rest.map(|(key, value)| (key.clone(), value.clone())));
+    narrowed
+}
+
+fn update_bson(update: &Update) -> Bson {
+    match update {
+        Update::Operators(operators) => Bson::Document(operators.clone()),
+        Update::Pipeline(stages) => {
+            Bson::Array(stages.iter().cloned().map(Bson::Document).collect())
+        }
+    }
+}
+
+/// The update with the stamp in it, for an upsert, whose new `_id` may be known only afterwards.
+fn stamped_update(update: &Update, stamp: &Stamp) -> Bson {
+    match update {
+        Update::Operators(operators) => {
+            let mut operators = operators.clone();
+            match operators.get_mut("$set") {
+                Some(Bson::Document(set)) => {
+                    set.insert(STAMP_FIELD, stamp.to_bson());
+                }
+                // MongoDB refuses what is not a document; its words are better than ours.
+                Some(_) => {}
+                None => {
+                    operators.insert("$set", doc! { STAMP_FIELD: stamp.to_bson() });
+                }
+            }
+            Bson::Document(operators)
+        }
+        Update::Pipeline(stages) => {
+            let mark = doc! { "$set": {STAMP_FIELD: {"$literal": stamp.to_bson()}} };
+            let stages = stages.iter().cloned().chain([mark]);
+            Bson::Array(stages.map(Bson::Document).collect())
+        }
+    }
+}
+
+/// Whether a replacement leaves the client's fields as they were.
+fn same_content(before: &Document, after: &Document) -> bool {
+    let content = |document: &Document| {
+        let own = |key: &str| key != STAMP_FIELD && key != "_id";
+        let fields = document.iter().filter(|(key, _)| own(key));
+        fields
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect::<Vec<_>>()
+    };
+    content(before) == content(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_exact_id_alone_is_a_point() {
+        assert!(point(&doc! {"_id": "a"}).is_some());
+        assert!(point(&doc! {"_id": bson::oid::ObjectId::new()}).is_some());
+        for not in [
+            doc! {},
+            doc! {"_id": 1},
+            doc! {"_id": 1.0},
+            doc! {"_id": {"$gt": 1}},
+            doc! {"_id": Bson::Null},
+            doc! {"_id": "a", "b": 1},
+            doc! {"b": "a"},
+        ] {
+            assert!(point(&not).is_none(), "{not}");
+        }
+    }
+
+    #[test]
+    fn a_narrowed_filter_keeps_what_positional_operators_need() {
+        let filter = doc! {"_id": {"$gt": 1}, "marks": {"$lt": 5}};
+        let narrow = narrowed(&filter, &[Bson::Int32(7)]);
+        assert_eq!(narrow, doc! {"_id": {"$eq": 7}, "marks": {"$lt": 5}});
+    }
+
+    #[test]
+    fn the_stamp_joins_any_form_of_update() {
+        let stamp = Stamp {
+            t: 3,
+            n: crate::model::NodeName::parse("n1").unwrap(),
+        };
+        let with = |update| stamped_update(&update, &stamp);
+        let set = doc! {"$set": {"_stamp": {"t": 3_i64, "n": "n1"}}};
+        assert_eq!(
+            with(Update::Operators(doc! {})),
+            Bson::Document(set.clone())
+        );
+        assert_eq!(
+            with(Update::Operators(doc! {"$set": {"a": 1}})),
+            Bson::Document(doc! {"$set": {"a": 1, "_stamp": {"t": 3_i64, "n": "n1"}}})
+        );
+        let Bson::Array(stages) = with(Update::Pipeline(vec![doc! {"$unset": "a"}])) else {
+            panic!("a pipeline stays a pipeline")
+        };
+        assert_eq!(stages.len(), 2);
+    }
+}

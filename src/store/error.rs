@@ -1,0 +1,170 @@
+//! What the driver's errors mean: refused for good, or in doubt, or out of reach.
+
+use std::time::Duration;
+
+use bson::Document;
+use mongodb::error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, WriteFailure};
+use thiserror::Error as ThisError;
+
+use crate::model::{Failure, Refusal};
+
+/// A call to MongoDB that failed.
+#[derive(Debug, Clone, ThisError)]
+pub enum StoreError {
+    /// The connection string is wrong. Its text is not repeated: it may hold a password.
+    #[error("the connection string is wrong: {0}")]
+    ConnectionString(String),
+    /// MongoDB said no, for a reason that lies in the request.
+    #[error("MongoDB refused: {} ({}, {})", .0.message, .0.name, .0.code)]
+    Refused(Refusal),
+    /// MongoDB is out of reach, has no primary, or its state changed under the call. Whether a
+    /// write took effect is unknown.
+    #[error("MongoDB is not available: {0}")]
+    Unavailable(String),
+    /// Another transaction holds a document that the call needs. Nothing was done.
+    #[error("another transaction is in the way")]
+    Contended,
+    /// The unique index over request ids refused: a request of this batch is in the log.
+    #[error("a request id stands in the log already")]
+    Repeated,
+    /// No answer in time. Whether a write took effect is unknown.
+    #[error("MongoDB did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// The log holds something that Drumline did not write.
+    #[error("the log is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Codes of a server whose role or state changed: the request itself may be fine.
+/// (NotWritablePrimary, its variants, interruptions, shutdowns, network and time-out codes.)
+const STATE_CODES: [i32; 22] = [
+    6, 7, 24, 46, 64, 89, 91, 112, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107,
+    11600, 11602, 13435,
+];
+/// NotPrimaryOrSecondary.
+const NOT_PRIMARY_OR_SECONDARY: i32 = 13436;
+const WRITE_CONFLICT: i32 = 112;
+pub(super) const MAX_TIME_EXPIRED: i32 = 50;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
+
+impl StoreError {
+    /// A failure while the connection string was read. Only the driver's own words about its form
+    /// are kept.
+    pub(super) fn from_connection_string(error: Error) -> Self {
+        match error.kind.as_ref() {
+            ErrorKind::InvalidArgument { message, .. } => Self::ConnectionString(message.clone()),
+            ErrorKind::DnsResolve { message, .. } => Self::Unavailable(message.clone()),
+            _ => Self::Unavailable("the servers that the connection string names".into()),
+        }
+    }
+
+    /// MongoDB's code, if it refused.
+    pub fn code(&self) -> Option<i32> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.code),
+            _ => None,
+        }
+    }
+
+    /// The public form, for a call that changed nothing when it failed.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::Refused(refusal) => Failure::ReadRefused {
+                code: refusal.code,
+                name: refusal.name,
+                message: refusal.message,
+            },
+            Self::TimedOut(_) => Failure::Unavailable("it did not answer in time".into()),
+            Self::Contended => Failure::Unavailable("a document is locked".into()),
+            Self::Unavailable(_) => Failure::Unavailable("no primary, or no connection".into()),
+            Self::ConnectionString(_) | Self::Repeated | Self::Damaged(_) => {
+                Failure::Unavailable("see the node's log".into())
+            }
+        }
+    }
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        let conflict = refusal_of(&error).is_some_and(|refusal| refusal.code == WRITE_CONFLICT);
+        if conflict {
+            return Self::Contended;
+        }
+        if error.contains_label(TRANSIENT_TRANSACTION_ERROR) {
+            return Self::Unavailable(short(&error));
+        }
+        match refusal_of(&error) {
+            Some(refusal) => Self::from_refusal(refusal),
+            None => Self::Unavailable(short(&error)),
+        }
+    }
+}
+
+impl StoreError {
+    fn from_refusal(refusal: Refusal) -> Self {
+        let state = STATE_CODES.contains(&refusal.code) || refusal.code == NOT_PRIMARY_OR_SECONDARY;
+        if refusal.code == WRITE_CONFLICT {
+            return Self::Contended;
+        }
+        if state {
+            return Self::Unavailable(format!("{} ({})", refusal.name, refusal.code));
+        }
+        Self::Refused(refusal)
+    }
+
+    /// Reads an element of `writeErrors` in a command's reply.
+    pub(super) fn from_write_error(error: &Document) -> Self {
+        let refusal = Refusal {
+            code: error.get_i32("code").unwrap_or_default(),
+            name: name_of(error),
+            message: error.get_str("errmsg").unwrap_or_default().to_owned(),
+        };
+        Self::from_refusal(refusal)
+    }
+}
+
+/// Write errors carry no name of their code in MongoDB's reply; the frequent ones get it here.
+fn name_of(error: &Document) -> String {
+    if let Ok(name) = error.get_str("codeName") {
+        return name.to_owned();
+    }
+    match error.get_i32("code").unwrap_or_default() {
+        DUPLICATE_KEY => "DuplicateKey",
+        2 => "BadValue",
+        9 => "FailedToParse",
+        14 => "TypeMismatch",
+        28 => "PathNotViable",
+        40 => "ConflictingUpdateOperators",
+        52 => "DollarPrefixedFieldName",
+        66 => "ImmutableField",
+        121 => "DocumentValidationFailure",
+        10334 => "BSONObjectTooLarge",
+        _ => "WriteError",
+    }
+    .to_owned()
+}
+
+fn refusal_of(error: &Error) -> Option<Refusal> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(Refusal {
+            code: command.code,
+            name: command.code_name.clone(),
+            message: command.message.clone(),
+        }),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(Refusal {
+            code: write.code,
+            name: write.code_name.clone().unwrap_or_default(),
+            message: write.message.clone(),
+        }),
+        _ => None,
+    }
+}
+
+/// The kind of an error without the server's whole reply, which may hold documents.
+fn short(error: &Error) -> String {
+    let text = error.kind.to_string();
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

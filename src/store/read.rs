@@ -1,0 +1,190 @@
+//! Reads at a known point of the serial order.
+//!
+//! A read takes one snapshot that a majority holds, and looks in it first for the log's last
+//! document: that names the point. Data that a failover could roll back is never seen.
+
+use bson::{Document, doc};
+use mongodb::options::ReadConcern;
+use mongodb::{ClientSession, SessionCursor};
+
+use super::error::StoreError;
+use super::log::Tail;
+use super::schema::stamp;
+use super::{Store, bounded};
+use crate::model::limits::{FIND_DOCUMENTS_MAX, REPLY_BYTES_MAX, REQUEST_RUN_MAX};
+use crate::model::{Documents, Namespace, Position, Read, Refusal};
+
+/// A result, or word that the snapshot is older than asked for.
+#[derive(Debug)]
+pub enum Found {
+    Documents(Documents),
+    /// The snapshot ends here, before the position that was asked for.
+    TooOld(Position),
+}
+
+/// Stages that describe a collection rather than read it. MongoDB runs them only outside a
+/// snapshot.
+const DESCRIBING_STAGES: [&str; 4] = [
+    "$collStats",
+    "$indexStats",
+    "$planCacheStats",
+    "$listSampledQueries",
+];
+
+impl Store {
+    /// Runs a read in a snapshot whose log reaches `least` and whose stamps reach `clock`.
+    pub async fn read(
+        &self,
+        namespace: &Namespace,
+        read: &Read,
+        least: Position,
+        clock: i64,
+    ) -> Result<Found, StoreError> {
+        let mut session = self.session(true).await?;
+        let Some(tail) = self.snapshot_tail(&mut session).await? else {
+            return Ok(Found::TooOld(Position::ZERO));
+        };
+        if tail.position < least || tail.clock < clock {
+            return Ok(Found::TooOld(tail.position));
+        }
+        let documents = if describes(read) {
+            let mut plain = self.session(false).await?;
+            self.collect(&mut plain, namespace, read, Some(ReadConcern::local()))
+                .await?
+        } else {
+            self.collect(&mut session, namespace, read, None).await?
+        };
+        let node = tail
+            .node
+            .ok_or_else(|| StoreError::Damaged("the last document has no node".into()))?;
+        Ok(Found::Documents(Documents {
+            documents,
+            stamp: stamp(tail.clock, &node),
+            position: tail.position,
+        }))
+    }
+
+    async fn snapshot_tail(&self, session: &mut ClientSession) -> Result<Option<Tail>, StoreError> {
+        let find = self
+            .log
+            .find_one(doc! {})
+            .sort(doc! {"_id": -1})
+            .projection(Tail::projection())
+            .session(session);
+        let last = bounded(async { find.await.map_err(StoreError::from) }).await?;
+        last.map(|document| Tail::from_bson(&document)).transpose()
+    }
+
+    async fn collect(
+        &self,
+        session: &mut ClientSession,
+        namespace: &Namespace,
+        read: &Read,
+        concern: Option<ReadConcern>,
+    ) -> Result<Vec<Document>, StoreError> {
+        // The server ends a query that is merely slow; the bound outside is for one that is gone.
+        super::within(REQUEST_RUN_MAX + super::CALL_MAX, async {
+            let cursor = self.open(session, namespace, read, concern).await?;
+            drain(cursor, session).await
+        })
+        .await
+    }
+
+    async fn open(
+        &self,
+        session: &mut ClientSession,
+        namespace: &Namespace,
+        read: &Read,
+        concern: Option<ReadConcern>,
+    ) -> Result<SessionCursor<Document>, StoreError> {
+        let database = self.client.database(namespace.database());
+        let collection = database.collection::<Document>(namespace.collection());
+        let cursor = match read {
+            Read::FindOne {
+                filter,
+                projection,
+                sort,
+            } => {
+                let mut find = collection.find(filter.clone()).limit(-1);
+                find = find.max_time(REQUEST_RUN_MAX);
+                find = match projection {
+                    Some(projection) => find.projection(projection.clone()),
+                    None => find,
+                };
+                find = match sort {
+                    Some(sort) => find.sort(sort.clone()),
+                    None => find,
+                };
+                find.session(session).await?
+            }
+            Read::Find {
+                filter,
+                projection,
+                sort,
+                limit,
+                skip,
+            } => {
+                let skip = u64::try_from(*skip).unwrap_or_default();
+                let mut find = collection.find(filter.clone()).limit(*limit).skip(skip);
+                find = find.max_time(REQUEST_RUN_MAX);
+                find = match projection {
+                    Some(projection) => find.projection(projection.clone()),
+                    None => find,
+                };
+                find = match sort {
+                    Some(sort) => find.sort(sort.clone()),
+                    None => find,
+                };
+                find.session(session).await?
+            }
+            Read::Aggregate { pipeline } => {
+                let mut aggregate = collection.aggregate(pipeline.clone());
+                aggregate = aggregate.max_time(REQUEST_RUN_MAX);
+                aggregate = match concern {
+                    Some(concern) => aggregate.read_concern(concern),
+                    None => aggregate,
+                };
+                aggregate.session(session).await?
+            }
+        };
+        Ok(cursor)
+    }
+}
+
+/// Reads a cursor to its end, within the bounds of a reply.
+async fn drain(
+    mut cursor: SessionCursor<Document>,
+    session: &mut ClientSession,
+) -> Result<Vec<Document>, StoreError> {
+    let mut documents = Vec::new();
+    let mut bytes = 0;
+    let most = usize::try_from(FIND_DOCUMENTS_MAX).unwrap_or(usize::MAX);
+    while cursor.advance(session).await? {
+        bytes += cursor.current().as_bytes().len();
+        if bytes > REPLY_BYTES_MAX || documents.len() >= most {
+            return Err(too_large());
+        }
+        documents.push(cursor.deserialize_current()?);
+    }
+    Ok(documents)
+}
+
+fn describes(read: &Read) -> bool {
+    let Read::Aggregate { pipeline } = read else {
+        return false;
+    };
+    let first = pipeline.first().and_then(|stage| stage.keys().next());
+    first.is_some_and(|stage| DESCRIBING_STAGES.contains(&stage.as_str()))
+}
+
+fn too_large() -> StoreError {
+    StoreError::Refused(Refusal {
+        code: 0,
+        name: "ReplyTooLarge".into(),
+        message: format!(
+            "the result is larger than {FIND_DOCUMENTS_MAX} documents or {} MiB, the most that one reply may hold: \
+             use limit and skip, or a projection",
+            REPLY_BYTES_MAX >> 20
+        ),
+    })
+}

@@ -1,0 +1,6 @@
+//! The integration tests, one binary: real processes, real MongoDB, loopback only.
+
+mod support;
+
+mod fetch;
+mod up;

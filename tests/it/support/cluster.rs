@@ -1,0 +1,114 @@
+//! An ephemeral cluster that lives as long as its test, or as long as the test binary.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
+
+use drumline::cluster::info::ClusterInfo;
+
+use super::{Pid, Sandbox, wait_for};
+
+/// A running `drumline up --ephemeral` on free ports.
+#[derive(Debug)]
+pub struct Cluster {
+    pub info: ClusterInfo,
+    /// Its stdin is a pipe from this process: when the test process ends, by whatever cause, the
+    /// pipe closes and the cluster stops.
+    supervisor: Child,
+    sandbox: Sandbox,
+}
+
+impl Cluster {
+    pub const NAME: &str = "test";
+
+    /// Starts a cluster with these further flags of `up`.
+    pub fn start(flags: &[&str]) -> Self {
+        Self::start_in(Sandbox::new(), flags)
+    }
+
+    pub fn start_in(sandbox: Sandbox, flags: &[&str]) -> Self {
+        let ready = sandbox.path("ready.json");
+        let log = sandbox.path("up.log");
+        let mut arguments = vec![
+            "up",
+            "--name",
+            Self::NAME,
+            "--ephemeral",
+            "--base-port",
+            "0",
+        ];
+        arguments.extend([
+            "--exit-with-parent",
+            "--ready-file",
+            ready.to_str().unwrap(),
+        ]);
+        arguments.extend(flags);
+        let mut supervisor = sandbox
+            .drumline(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let info = wait_for("the cluster is ready", || {
+            if let Some(status) = supervisor.try_wait().unwrap() {
+                panic!("up: {status}\n{}", fs::read_to_string(&log).unwrap());
+            }
+            serde_json::from_slice(&fs::read(&ready).ok()?).ok()
+        });
+        Self {
+            info,
+            supervisor,
+            sandbox,
+        }
+    }
+
+    /// The cluster with one node that tests share which do not harm it.
+    #[allow(dead_code)] // the first tests harm theirs
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&[]))
+    }
+
+    pub fn supervisor(&self) -> Pid {
+        self.supervisor.id()
+    }
+
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// The cluster's data folder.
+    pub fn folder(&self) -> PathBuf {
+        self.sandbox.cluster(Self::NAME)
+    }
+
+    /// What the supervisor has said until now.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.sandbox.path("up.log")).unwrap()
+    }
+
+    /// Waits for the supervisor's end and gives its exit status; `None` if a signal ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        let supervisor = &mut self.supervisor;
+        wait_for("the supervisor ends", || supervisor.try_wait().unwrap()).code()
+    }
+
+    /// The mongod program that tests run with, wherever it came from.
+    pub fn mongod() -> &'static Path {
+        static MONGOD: OnceLock<PathBuf> = OnceLock::new();
+        MONGOD.get_or_init(|| {
+            let cluster = Self::start(&["--nodes", "0", "--members", "1"]);
+            let member = cluster.info.members[0].pid;
+            fs::read_link(format!("/proc/{member}/exe")).unwrap()
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
+    }
+}

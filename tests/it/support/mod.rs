@@ -1,0 +1,37 @@
+//! What the integration tests share: sandboxes, clusters, and waiting for conditions.
+
+mod cluster;
+mod files;
+mod processes;
+mod sandbox;
+
+use std::time::{Duration, Instant};
+
+pub use cluster::Cluster;
+pub use files::FileServer;
+pub use processes::{Pid, alive, kill, kill_group, processes_in};
+pub use sandbox::{Outcome, Sandbox};
+
+/// Long enough for a loaded machine: a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Waits until `condition` gives a value; fails the test with `why` if that takes too long.
+#[track_caller]
+pub fn wait_for<T>(why: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited in vain: {why}");
+        // The pause between two looks at a condition; nothing relies on its length.
+        std::thread::park_timeout(POLL);
+    }
+}
+
+/// As [`wait_for`], for a condition that is just true or false.
+#[track_caller]
+pub fn wait_until(why: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(why, || condition().then_some(()));
+}
