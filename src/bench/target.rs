@@ -1,12 +1,13 @@
 //! Where the load goes.
 
-use bson::{Document, doc};
+use bson::doc;
 use hyper::header::HeaderValue;
 
 use crate::client::ClientError;
 use crate::client::wire::{Message, key_header};
 use crate::config::{Secret, ServerUrl};
 use crate::model::{Namespace, RequestId, Write};
+use crate::store::Direct;
 
 use super::connection::{Connection, Inserted};
 
@@ -19,6 +20,7 @@ pub enum Target {
     /// Drumline's nodes.
     Http(Http),
     /// The replica set itself, each insert with w:majority: what the nodes are compared with.
+    /// All clients share the driver's pool, as in a program that uses it.
     Direct(Direct),
 }
 
@@ -41,27 +43,12 @@ impl Http {
     }
 }
 
-/// The driver. All clients share its pool, as in a program that uses it.
-#[derive(Debug, Clone)]
-pub struct Direct {}
-
-impl Direct {
-    async fn connect(_uri: &Secret) -> Result<Self, String> {
-        Err("inserting straight through the driver is not built yet".into())
-    }
-
-    async fn insert(&self, _namespace: &Namespace, _document: Document) -> Result<(), String> {
-        Err("not built yet".into())
-    }
-
-    async fn drop(&self, _namespace: &Namespace) -> Result<(), String> {
-        Err("not built yet".into())
-    }
-}
-
 impl Target {
     pub async fn direct(uri: &Secret) -> Result<Self, String> {
-        Direct::connect(uri).await.map(Self::Direct)
+        let connected = Direct::connect(uri.expose()).await;
+        connected
+            .map(Self::Direct)
+            .map_err(|error| error.to_string())
     }
 
     pub const fn name(&self) -> &'static str {
@@ -75,7 +62,10 @@ impl Target {
     pub async fn drop(&self, namespace: &Namespace) -> Result<bool, String> {
         match self {
             Self::Http(_) => Ok(false),
-            Self::Direct(direct) => direct.drop(namespace).await.map(|()| true),
+            Self::Direct(direct) => {
+                let dropped = direct.drop_collection(namespace).await;
+                dropped.map(|()| true).map_err(|error| error.to_string())
+            }
         }
     }
 
@@ -124,7 +114,7 @@ impl Inserter {
                     stamp: None,
                     position: None,
                 },
-                Err(why) => Inserted::Unknown(why),
+                Err(error) => Inserted::Unknown(error.to_string()),
             },
         }
     }
