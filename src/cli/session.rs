@@ -106,12 +106,17 @@ impl Session {
 
 /// A client for these servers, with the key that the settings give or that their cluster has.
 pub fn client(servers: Vec<ServerUrl>, settings: &Settings) -> Result<Client, ExitError> {
-    let key = settings.api_key().or_else(|| key_of_cluster(&servers));
+    let key = key(&servers, settings);
     Ok(Client::new(servers, key.as_ref(), settings.timeout())?)
 }
 
+/// The key that the settings give; else that of the running cluster whose nodes these are.
+pub fn key(servers: &[ServerUrl], settings: &Settings) -> Option<Secret> {
+    settings.api_key().or_else(|| key_of_cluster(servers))
+}
+
 /// The key of a running cluster goes to that cluster's nodes only.
-pub fn key_of_cluster(servers: &[ServerUrl]) -> Option<Secret> {
+fn key_of_cluster(servers: &[ServerUrl]) -> Option<Secret> {
     let all_in = |cluster: &ClusterInfo| {
         let mut servers = servers.iter();
         servers.all(|server| {
