@@ -56,7 +56,7 @@ pub fn log(
     let entries = List(documents, |document| Fields(document, format));
     let mut buffer = MeteredBuffer::new(reservation);
     let body = std::collections::BTreeMap::from([("entries", entries)]);
-    serde_json::to_writer(&mut buffer, &body).map_err(no_room)?;
+    serde_json::to_writer(&mut buffer, &body).map_err(|error| no_room(error.into()))?;
     Ok(response(StatusCode::OK, buffer.into_bytes(), format))
 }
 
