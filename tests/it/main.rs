@@ -7,6 +7,14 @@
 
 mod support;
 
+mod bad_input;
+mod exactly_once;
 mod fetch;
+mod foreign;
+mod guest;
+mod limits;
 mod order;
+mod refusals;
+mod takeover;
+mod types;
 mod up;
