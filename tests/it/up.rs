@@ -1,7 +1,7 @@
 //! `up`, `down`, `info` and `ls`: one cluster a name, nothing lost, nothing left, nobody hurt.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,10 +36,7 @@ fn listed(sandbox: &Sandbox) -> Value {
 #[test]
 fn up_twice_is_the_same_cluster_and_keeps_its_data() {
     let sandbox = Sandbox::new();
-    let flags = ["--base-port", "0", "--detach"];
-    let first = sandbox.ok(&[
-        "up", "--name", "kept", "--nodes", "0", flags[0], flags[1], flags[2],
-    ]);
+    let first = sandbox.ok(&["up", "--name", "kept", "--base-port", "0", "--detach"]);
     assert!(first.stderr.contains("initiated"), "{first:#?}");
     assert!(
         first.stdout.contains("drumline down --name kept"),
@@ -50,7 +47,8 @@ fn up_twice_is_the_same_cluster_and_keeps_its_data() {
         "the password is masked: {first:#?}"
     );
     let before = info(&sandbox, "kept");
-    assert_eq!(before.members.len(), 3);
+    assert_eq!((before.nodes.len(), before.members.len()), (1, 3));
+    sandbox.ok(&["insert", "shop.orders", r#"{"item":"drum"}"#]);
 
     let second = sandbox.ok(&["up", "--name", "kept", "--detach"]);
     assert!(second.stderr.contains("runs already"), "{second:#?}");
@@ -64,13 +62,34 @@ fn up_twice_is_the_same_cluster_and_keeps_its_data() {
     let after = info(&sandbox, "kept");
     assert_eq!(after.mongodb_uri, before.mongodb_uri);
     assert_eq!(after.api_key, before.api_key);
-    let hosts =
-        |info: &ClusterInfo| -> Vec<_> { info.members.iter().map(|m| m.host.clone()).collect() };
-    assert_eq!(hosts(&after), hosts(&before));
+    assert_eq!(after.nodes[0].url, before.nodes[0].url);
+    let found = sandbox.ok(&["find", "shop.orders"]);
+    assert!(found.stdout.contains("drum"), "{found:#?}");
 
     sandbox.ok(&["down", "--name", "kept", "--purge"]);
     assert_eq!(listed(&sandbox), Value::Array(vec![]));
     assert!(!sandbox.cluster("kept").exists());
+}
+
+#[test]
+fn two_ups_at_once_make_one_cluster() {
+    let sandbox = Sandbox::new();
+    let flags = up("raced", &["--base-port", "0", "--detach"]);
+    let start = || {
+        let mut command = sandbox.drumline(&flags);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut racers = [start(), start(), start()];
+    for racer in &mut racers {
+        let status = wait_for("up returns", || racer.try_wait().unwrap());
+        assert!(status.success());
+    }
+    assert_eq!(processes_in(&sandbox.cluster("raced")).len(), 1);
+    sandbox.ok(&["down", "--name", "raced"]);
 }
 
 #[test]
@@ -172,21 +191,12 @@ fn a_cluster_ends_with_the_process_that_started_it() {
 #[test]
 fn a_killed_supervisor_leaves_no_process_and_its_data_starts_again() {
     let sandbox = Sandbox::new();
-    sandbox.ok(&[
-        "up",
-        "--name",
-        "crash",
-        "--nodes",
-        "0",
-        "--base-port",
-        "0",
-        "--detach",
-    ]);
+    sandbox.ok(&["up", "--name", "crash", "--base-port", "0", "--detach"]);
     let before = info(&sandbox, "crash");
     let folder = sandbox.cluster("crash");
-    assert_eq!(processes_in(&folder).len(), 3);
+    assert_eq!(processes_in(&folder).len(), 4);
     kill(supervisor_of(&folder), Signal::KILL);
-    wait_until("all members end", || processes_in(&folder).is_empty());
+    wait_until("all children end", || processes_in(&folder).is_empty());
     assert_eq!(listed(&sandbox)[0]["state"], "stopped");
 
     let again = sandbox.ok(&["up", "--name", "crash", "--detach"]);
@@ -204,7 +214,7 @@ fn what_a_crash_leaves_of_an_ephemeral_cluster_is_swept() {
     ));
     let folder = sandbox.cluster("swept");
     kill(supervisor_of(&folder), Signal::KILL);
-    wait_until("all members end", || processes_in(&folder).is_empty());
+    wait_until("all children end", || processes_in(&folder).is_empty());
     assert!(folder.exists());
     assert_eq!(listed(&sandbox), Value::Array(vec![]));
     assert!(!folder.exists());
@@ -224,25 +234,31 @@ fn supervisor_of(folder: &Path) -> u32 {
 }
 
 #[test]
-fn a_killed_member_comes_back_and_info_has_its_new_pid() {
-    let cluster = Cluster::start(&["--nodes", "0"]);
-    let victim = &cluster.info.members[0];
-    kill(victim.pid, Signal::KILL);
-    let replaced = wait_for("the member comes back", || {
-        let now = info(cluster.sandbox(), Cluster::NAME)
-            .members
-            .swap_remove(0);
-        (now.pid != victim.pid && alive(now.pid)).then_some(now)
+fn a_killed_child_comes_back_and_info_has_its_new_pid() {
+    let cluster = Cluster::start(&[]);
+    let pids = |info: &ClusterInfo| (info.nodes[0].pid, info.members[0].pid);
+    let (node, member) = pids(&cluster.info);
+    kill(node, Signal::KILL);
+    kill(member, Signal::KILL);
+    wait_until("both come back", || {
+        let now = pids(&info(cluster.sandbox(), Cluster::NAME));
+        now.0 != node && now.1 != member && alive(now.0) && alive(now.1)
     });
-    assert_eq!(replaced.host, victim.host);
-    wait_until("the member listens", || {
-        std::net::TcpStream::connect(&victim.host).is_ok()
-    });
+    for host in [
+        &cluster.info.members[0].host,
+        &host_of(&cluster.info.nodes[0].url),
+    ] {
+        wait_until("it listens", || TcpStream::connect(host).is_ok());
+    }
     let said = cluster.said();
-    assert!(
-        said.contains("m1 ended (signal 9); starting it again"),
-        "{said}"
-    );
+    for name in ["n1", "m1"] {
+        let line = format!("{name} ended (signal 9); starting it again");
+        assert!(said.contains(&line), "{said}");
+    }
+}
+
+fn host_of(url: &str) -> String {
+    url.strip_prefix("http://").unwrap().to_owned()
 }
 
 /// A process of the test that looks, by its command line, like a member of the cluster.
@@ -287,7 +303,7 @@ fn a_process_is_signalled_only_if_pid_start_time_and_folder_are_ours() {
     sandbox.ok(&up("mistaken", &["--base-port", "0", "--detach"]));
     let folder = sandbox.cluster("mistaken");
     kill(supervisor_of(&folder), Signal::KILL);
-    wait_until("all members end", || processes_in(&folder).is_empty());
+    wait_until("all children end", || processes_in(&folder).is_empty());
     let left_by_crash = read_run(&folder);
 
     let data = folder.join("members/m1/data");
@@ -343,6 +359,42 @@ fn ctrl_c_stops_gracefully_and_the_data_is_clean() {
         mongod.unwrap().contains("\"exitCode\":0"),
         "mongod shut down by itself"
     );
+}
+
+#[test]
+fn a_second_ctrl_c_does_not_wait_for_a_child_that_hangs() {
+    let mut cluster = Cluster::start(&["--members", "1"]);
+    let node = cluster.info.nodes[0].pid;
+    kill(node, Signal::STOP);
+    kill(cluster.supervisor(), Signal::INT);
+    wait_until("it stops", || cluster.said().contains("stopping"));
+    kill(cluster.supervisor(), Signal::INT);
+    assert_eq!(cluster.ended(), Some(0));
+    assert!(!alive(node));
+    // Its own deadline would have said so.
+    assert!(
+        !cluster.said().contains("did not stop"),
+        "{}",
+        cluster.said()
+    );
+}
+
+#[test]
+fn ctrl_c_while_a_detached_cluster_starts_stops_it() {
+    let sandbox = Sandbox::new();
+    let mut starter = sandbox
+        .drumline(&up("hasty", &["--base-port", "0", "--detach"]))
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let folder = sandbox.cluster("hasty");
+    wait_until("a member starts", || !processes_in(&folder).is_empty());
+    kill_group(starter.id(), Signal::INT);
+    let status = wait_for("up returns", || starter.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    assert!(processes_in(&folder).is_empty());
 }
 
 #[test]
@@ -407,7 +459,7 @@ impl SmallDisk {
     fn mount(folder: PathBuf) -> Option<Self> {
         fs::create_dir(&folder).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m", "drumline-test"])
+            .args(["-t", "tmpfs", "-o", "size=256k", "drumline-test"])
             .arg(&folder)
             .stderr(Stdio::null())
             .status();
@@ -419,6 +471,10 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
+        // Only a failed test leaves any.
+        for pid in processes_in(&self.0) {
+            kill(pid, Signal::KILL);
+        }
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
