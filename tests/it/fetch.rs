@@ -18,11 +18,12 @@ fn user_without_mongod(archive: &str) -> Sandbox {
     let tools = sandbox.path("bin");
     fs::create_dir(&tools).unwrap();
     for tool in ["sh", "tar", "gzip"] {
-        let real = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-            .map(|folder| folder.join(tool))
-            .find(|file| file.exists())
+        let which = Command::new("sh")
+            .args(["-c", "command -v \"$0\"", tool])
+            .output()
             .unwrap();
-        symlink(real, tools.join(tool)).unwrap();
+        let real = String::from_utf8(which.stdout).unwrap();
+        symlink(real.trim(), tools.join(tool)).unwrap();
     }
     let cache = sandbox.path("cache").display().to_string();
     sandbox

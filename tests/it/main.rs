@@ -8,4 +8,5 @@
 mod support;
 
 mod fetch;
+mod lifetime;
 mod up;
