@@ -158,6 +158,14 @@ fn a_data_dir_is_found_by_name_and_foreign_files_are_safe() {
     sandbox.ok(&["down", "--name", "moved"]);
     assert_eq!(sandbox.listed()[0]["data"], folder);
 
+    let outcome = sandbox.run(&up("other", &["--base-port", "0", "--data-dir", folder]));
+    assert_eq!(outcome.status, 2);
+    assert!(
+        outcome.stderr.contains("holds the cluster 'moved'"),
+        "{outcome:#?}"
+    );
+    assert_eq!(sandbox.listed().as_array().map(Vec::len), Some(1));
+
     fs::write(elsewhere.join("mine.txt"), "kept").unwrap();
     sandbox.ok(&["down", "--name", "moved", "--purge"]);
     assert_eq!(sandbox.listed(), Value::Array(vec![]));
