@@ -8,5 +8,9 @@
 mod support;
 
 mod fetch;
+<<<<<<< HEAD
 mod order;
+=======
+mod lifetime;
+>>>>>>> wt-a
 mod up;
