@@ -8,9 +8,6 @@
 mod support;
 
 mod fetch;
-<<<<<<< HEAD
-mod order;
-=======
 mod lifetime;
->>>>>>> wt-a
+mod order;
 mod up;
