@@ -11,6 +11,7 @@ fn submission(ticket: Ticket, id: &str, digest: Option<u8>) -> Submission<()> {
         digest: digest.map(|byte| Digest([byte; 32])),
         clock: 0,
         bytes: 100,
+        touches: None,
         payload: (),
     }
 }

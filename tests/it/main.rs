@@ -12,6 +12,7 @@ mod exactly_once;
 mod fetch;
 mod foreign;
 mod guest;
+mod lifetime;
 mod limits;
 mod order;
 mod refusals;
