@@ -61,7 +61,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         exit_with_parent: args.exit_with_parent,
     };
     match block_on(cluster::up(options))? {
-        Err(cluster::Error::AlreadyTold) => Ok(Exit::Failed),
+        Err(cluster::Error::AlreadyTold(status)) if status.code() == Some(Exit::Usage as i32) => {
+            Ok(Exit::Usage)
+        }
+        Err(cluster::Error::AlreadyTold(_)) => Ok(Exit::Failed),
         result => result.map(|()| Exit::Ok).map_err(explain),
     }
 }

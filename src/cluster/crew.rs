@@ -181,9 +181,14 @@ impl Keeper {
                 }
             };
             let how = status.map_or_else(|error| error.to_string(), describe);
-            if *self.orders.borrow() == Order::Start {
-                let program = self.program;
-                return Err(Fallen { program, how });
+            let order = *self.orders.borrow();
+            match order {
+                Order::Keep => {}
+                Order::Stop | Order::Kill => return Ok(()),
+                Order::Start => {
+                    let program = self.program;
+                    return Err(Fallen { program, how });
+                }
             }
             if born.elapsed() > HEALTHY {
                 backoff = BACKOFF_FIRST;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 
 use crate::store::admin::AdminError;
 
@@ -33,7 +34,7 @@ pub enum Error {
     Interrupted,
     /// The background process failed, and has said why on the same stderr.
     #[error("the cluster did not start")]
-    AlreadyTold,
+    AlreadyTold(ExitStatus),
 }
 
 impl Error {

@@ -87,10 +87,10 @@ impl Cache {
             entry.join("mongod.sha256"),
             sha256_of(&entry.join("mongod"))?,
         )?;
-        match fs::remove_dir_all(&place) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::rename(&entry, &place),
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
         }
+        fs::rename(&entry, &place)
     }
 }
 

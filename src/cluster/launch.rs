@@ -239,7 +239,7 @@ async fn wait_for_ready(options: &Options, root: &Root, child: &mut Child) -> Re
             return if status.success() {
                 Ok(())
             } else {
-                Err(Error::AlreadyTold)
+                Err(Error::AlreadyTold(status))
             };
         }
         let place = root.place(&options.name);

@@ -24,8 +24,8 @@ const OPLOG_MB: &str = "1024";
 /// How much of the end of a log is looked at, and how many of its lines are shown.
 const LOG_TAIL_BYTES: u64 = 64 * 1024;
 const LOG_LINES: usize = 5;
-/// With less than this a mongod cannot even make its journal.
-const SPACE_MIN_BYTES: u64 = 256 * 1024 * 1024;
+/// With less than this a disk counts as full.
+const SPACE_MIN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The program of a member.
 pub fn program(place: &Place, spec: &Spec, mongod: &Mongod, part: &Part) -> Program {
@@ -71,18 +71,10 @@ pub fn explain(fallen: &Fallen, spec: &Spec, console: &Console) -> Error {
     ))
 }
 
-/// Known causes, in the order in which they hide one another.
+/// Known causes.
 fn cause(lines: &[String], program: &Program, spec: &Spec) -> Option<String> {
     let says = |text: &str| lines.iter().any(|line| line.contains(text));
     let folder = program.folder.display();
-    let free = free_bytes(&program.folder);
-    if says("No space left on device") || free.is_some_and(|free| free < SPACE_MIN_BYTES) {
-        let megabytes = free.unwrap_or(0) / (1024 * 1024);
-        return Some(format!(
-            "no space left for {folder} ({megabytes} MB free); free some, or give --data-dir a \
-             folder on another disk"
-        ));
-    }
     if says("Address already in use") {
         let mut parts = spec.nodes.iter().chain(&spec.members);
         let port = parts.find(|part| part.name == program.name)?.port;
@@ -101,6 +93,15 @@ fn cause(lines: &[String], program: &Program, spec: &Spec) -> Option<String> {
         return Some(format!(
             "its data in {folder} was written by another version of MongoDB; set DRUMLINE_MONGOD \
              to a mongod of that version"
+        ));
+    }
+    // Last, because a full disk may be a coincidence; but it also keeps a log from saying so.
+    let free = free_bytes(&program.folder);
+    if says("No space left on device") || free.is_some_and(|free| free < SPACE_MIN_BYTES) {
+        let megabytes = free.unwrap_or(0) / (1024 * 1024);
+        return Some(format!(
+            "no space left for {folder} ({megabytes} MB free); free some, or give --data-dir a \
+             folder on another disk"
         ));
     }
     None

@@ -33,7 +33,7 @@ const TIMING: Timing = Timing {
 /// Makes the replica set ready: initiated, with a primary, a user, and all members in step.
 pub async fn bring_up(spec: &Spec, secrets: &Secrets, console: &Console) -> Result<(), Error> {
     let set = ReplicaSet::reach(spec, secrets).await?;
-    console.step(&format!("{} answer", set.names()));
+    console.step(&format!("listening: {}", set.names()));
     let new = set.initiate().await?;
     if new {
         console.step(&format!("replica set {} initiated", spec.replica_set()));
@@ -42,7 +42,7 @@ pub async fn bring_up(spec: &Spec, secrets: &Secrets, console: &Console) -> Resu
     let primary = set.wait_for_primary(new).await?;
     set.settle(primary).await?;
     let name = &spec.members[primary].name;
-    console.step(&format!("{name} is primary, {} in step", set.names()));
+    console.step(&format!("{name} is primary, every member is in step"));
     Ok(())
 }
 

@@ -64,7 +64,7 @@ impl StopRequests {
         let mut count = self.0.clone();
         if count.wait_for(|count| *count >= least).await.is_err() {
             // Nobody can ask any more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -5,7 +5,9 @@ use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::crew::{Crew, Program};
+use tokio::time::timeout;
+
+use super::crew::{Crew, Fallen, Program};
 use super::error::Error;
 use super::guard::THIS_PROGRAM;
 use super::info::ClusterInfo;
@@ -22,6 +24,8 @@ use super::web::Web;
 
 /// A node answers what it has begun.
 const NODE_GRACE: Duration = Duration::from_secs(10);
+/// How long after a failed call its cause is looked for.
+const AFTERMATH: Duration = Duration::from_millis(500);
 
 /// A cluster of which all is settled and nothing started yet.
 #[derive(Debug)]
@@ -51,6 +55,15 @@ struct Crews {
     nodes: Crew,
 }
 
+impl Crews {
+    async fn fallen(&mut self) -> Fallen {
+        tokio::select! {
+            fallen = self.members.fallen() => fallen,
+            fallen = self.nodes.fallen() => fallen,
+        }
+    }
+}
+
 impl Supervisor {
     /// Runs the cluster until somebody asks to stop it. No child is left when this returns.
     pub async fn supervise(self) -> Result<(), Error> {
@@ -78,20 +91,32 @@ impl Supervisor {
         let members = spec.members.iter();
         let members = members.map(|part| member::program(&self.place, spec, mongod, part));
         crews.members = Crew::start(members, run, console)?;
-        tokio::select! {
-            fallen = crews.members.fallen() => {
-                return Err(member::explain(&fallen, spec, console));
-            }
-            ready = bring_up(spec, secrets, console) => ready?,
-        }
-        let nodes = spec.nodes.iter().map(|node| self.node(node));
+        self.unless_fallen(crews, bring_up(spec, secrets, console))
+            .await?;
+        let nodes = spec.nodes.iter().map(|part| self.node(part));
         crews.nodes = Crew::start(nodes, run, console)?;
-        let fallen = tokio::select! {
-            fallen = crews.members.fallen() => fallen,
-            fallen = crews.nodes.fallen() => fallen,
-            ready = self.wait_for_nodes() => return ready,
+        self.unless_fallen(crews, self.wait_for_nodes()).await
+    }
+
+    /// Does a part of the start while every child lives.
+    async fn unless_fallen(
+        &self,
+        crews: &mut Crews,
+        work: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let explain = |fallen| member::explain(&fallen, &self.cluster.spec, &self.cluster.console);
+        let error = tokio::select! {
+            fallen = crews.fallen() => return Err(explain(fallen)),
+            done = work => match done {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            }
         };
-        Err(member::explain(&fallen, spec, console))
+        // A child's death is often seen first by those who speak to it; its own log says more.
+        match timeout(AFTERMATH, crews.fallen()).await {
+            Ok(fallen) => Err(explain(fallen)),
+            Err(_) => Err(error),
+        }
     }
 
     fn node(&self, part: &Part) -> Program {

@@ -1,6 +1,6 @@
 //! Reads a request's body within bounds of size, time and memory.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
@@ -55,7 +55,7 @@ fn check(size: usize, reservation: &mut Reservation) -> Result<(), Failure> {
 async fn discard(mut body: Body) {
     let mut left = DISCARDED_BYTES_MAX;
     while let Some(Ok(frame)) = body.frame().await {
-        let read = frame.data_ref().map_or(0, |data| data.len());
+        let read = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(read) {
             Some(rest) => left = rest,
             None => return,

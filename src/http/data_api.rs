@@ -1,14 +1,21 @@
 //! The way of one Data API request through the node.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use tokio::task::spawn_blocking;
 
 use super::action::Action;
 use super::error::{self, Problem};
 use super::headers::{self, RequestHeaders};
 use super::router::App;
 use super::{body, decode, encode};
-use crate::model::{Call, Namespace, Read, RequestId, Write, WriteRequest, policy};
+use crate::model::{Call, Failure, Namespace, Read, RequestId, Write, WriteRequest, policy};
+
+/// A body and a number of documents that take milliseconds to decode or to encode.
+const LONG_BYTES: usize = 256 << 10;
+const LONG_DOCUMENTS: usize = 1_000;
 
 /// Answers `POST .../action/<name>`.
 pub async fn handle(State(app): State<App>, request: Request) -> Response {
@@ -29,11 +36,11 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
     let asked = RequestHeaders::read(&head.headers)?;
     // Held until the reply is made: the decoded request lives that long.
     let mut reservation = app.budget.open();
-    let (call, size) = {
-        let bytes = body::read(body, &mut reservation).await?;
-        (decode::call(action, &bytes)?, bytes.len())
-    };
-    policy::check(&call, &app.stamp_field)?;
+    let bytes = body::read(body, &mut reservation).await?;
+    let stamp_field = Arc::clone(&app.stamp_field);
+    let size = bytes.len();
+    let is_long = size > LONG_BYTES;
+    let call = aside(is_long, move || admit(action, &bytes, &stamp_field)).await?;
     match call {
         Call::Write(namespace, write) => {
             let write = Sized { write, size };
@@ -41,6 +48,25 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
         }
         Call::Read(namespace, read) => run_read(app, action, asked, namespace, read).await,
     }
+}
+
+/// What the body asks for, if it may.
+fn admit(action: Action, body: &[u8], stamp_field: &str) -> Result<Call, Failure> {
+    let call = decode::call(action, body)?;
+    policy::check(&call, stamp_field)?;
+    Ok(call)
+}
+
+/// Runs work where it delays nobody, if it is long: heartbeats share the other threads.
+async fn aside<T: Send + 'static>(
+    is_long: bool,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    if !is_long {
+        return work();
+    }
+    // Work that is not done was not begun: the node is stopping.
+    spawn_blocking(work).await.unwrap_or(Err(Failure::Busy))
 }
 
 fn action(path: &str) -> Result<Action, Problem> {
@@ -97,7 +123,10 @@ async fn run_read(
         .gateway
         .read(namespace, read, asked.consistency, asked.clock)
         .await?;
-    let mut response = encode::documents(action, &found.documents, asked.reply, app.budget.open())?;
+    let is_long = found.documents.len() > LONG_DOCUMENTS;
+    let reservation = app.budget.open();
+    let encode = move || encode::documents(action, &found.documents, asked.reply, reservation);
+    let mut response = aside(is_long, encode).await?;
     headers::write_order(response.headers_mut(), &found.stamp, found.position);
     Ok(response)
 }

@@ -5,13 +5,18 @@ use bson::{Bson, Document};
 use super::action::Action;
 use super::ejson;
 use super::fields::{Fields, OneOrMany};
-use crate::model::limits::{FIND_DOCUMENTS_DEFAULT, FIND_DOCUMENTS_MAX, INSERT_DOCUMENTS_MAX};
+use crate::model::limits::{
+    DOCUMENT_BYTES_MAX, FIND_DOCUMENTS_DEFAULT, FIND_DOCUMENTS_MAX, INSERT_DOCUMENTS_MAX,
+};
 use crate::model::{Call, Failure, Namespace, Read, Update, Write};
 
 /// Decodes the body of a request. What the call may do is [`crate::model::policy`]'s to say.
 pub fn call(action: Action, body: &[u8]) -> Result<Call, Failure> {
-    let body = ejson::object(body).map_err(Failure::Invalid)?;
-    let mut fields = Fields::new(body, action.name(), action.fields())?;
+    let object = ejson::object(body).map_err(Failure::Invalid)?;
+    if body.len() * BSON_GROWTH_MAX > DOCUMENT_BYTES_MAX {
+        check_sizes(&object)?;
+    }
+    let mut fields = Fields::new(object, action.name(), action.fields())?;
     // Drumline serves one replica set: any name for it will do.
     fields.optional_string("dataSource")?;
     let database = fields.string("database")?;
@@ -31,6 +36,31 @@ pub fn call(action: Action, body: &[u8]) -> Result<Call, Failure> {
         Action::ReplaceOne => replace(&mut fields).map(write),
         Action::DeleteOne => delete(&mut fields, false).map(write),
         Action::DeleteMany => delete(&mut fields, true).map(write),
+    }
+}
+
+/// How much larger than its JSON a value is in BSON: `1,` becomes 13 bytes. Only a body that could
+/// hold a document past the bound is looked at.
+const BSON_GROWTH_MAX: usize = 7;
+
+/// Refuses a document that MongoDB could not hold, before it is in a batch with others.
+fn check_sizes(body: &Document) -> Result<(), Failure> {
+    let is_large = |document: &Document| {
+        let bytes = document.to_vec();
+        bytes.is_ok_and(|bytes| bytes.len() > DOCUMENT_BYTES_MAX)
+    };
+    let large = body.iter().find(|(_, value)| match value {
+        Bson::Document(document) => is_large(document),
+        Bson::Array(items) => items.iter().filter_map(Bson::as_document).any(is_large),
+        _ => false,
+    });
+    match large {
+        Some((field, _)) => Err(Failure::TooLarge(format!(
+            "'{}' is larger than the {} KiB of BSON that a document can have",
+            field.escape_debug(),
+            DOCUMENT_BYTES_MAX >> 10
+        ))),
+        None => Ok(()),
     }
 }
 

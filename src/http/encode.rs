@@ -1,5 +1,7 @@
 //! Answers and documents become the bodies of replies.
 
+use std::io;
+
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
@@ -41,7 +43,7 @@ pub fn documents(
         format,
     };
     let mut buffer = MeteredBuffer::new(reservation);
-    serde_json::to_writer(&mut buffer, &body).map_err(|_| Failure::Busy)?;
+    serde_json::to_writer(&mut buffer, &body).map_err(|error| no_room(error.into()))?;
     Ok(response(StatusCode::OK, buffer.into_bytes(), format))
 }
 
@@ -54,8 +56,13 @@ pub fn log(
     let entries = List(documents, |document| Fields(document, format));
     let mut buffer = MeteredBuffer::new(reservation);
     let body = std::collections::BTreeMap::from([("entries", entries)]);
-    serde_json::to_writer(&mut buffer, &body).map_err(|_| Failure::Busy)?;
+    serde_json::to_writer(&mut buffer, &body).map_err(|error| no_room(error.into()))?;
     Ok(response(StatusCode::OK, buffer.into_bytes(), format))
+}
+
+/// The buffer is the only part of writing JSON that can fail, and says so with a [`Failure`].
+fn no_room(error: io::Error) -> Failure {
+    error.downcast().unwrap_or(Failure::Busy)
 }
 
 fn response(status: StatusCode, bytes: Bytes, format: Format) -> Response {

@@ -16,3 +16,4 @@ pub mod headers;
 pub mod log;
 pub mod router;
 pub mod server;
+pub mod stall;

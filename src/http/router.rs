@@ -87,3 +87,88 @@ async fn not_found() -> Problem {
 async fn method_not_allowed() -> Problem {
     Problem::MethodNotAllowed
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use crate::http::action::Action;
+    use crate::http::headers;
+    use crate::model::limits::{FIND_DOCUMENTS_DEFAULT, FIND_DOCUMENTS_MAX, INSERT_DOCUMENTS_MAX};
+
+    fn description() -> Value {
+        serde_json::from_str(include_str!("openapi.json")).unwrap()
+    }
+
+    #[test]
+    fn the_description_has_every_action_with_its_fields() {
+        let description = description();
+        for action in Action::ALL {
+            let name = action.name();
+            let operation = &description["paths"][format!("/action/{name}")]["post"];
+            assert_eq!(operation["operationId"], name);
+            let schema = &description["components"]["schemas"][name];
+            let described: BTreeSet<_> = schema["properties"].as_object().unwrap().keys().collect();
+            let common = ["dataSource", "database", "collection"].map(str::to_owned);
+            let own = action.fields().iter().map(ToString::to_string);
+            let known: BTreeSet<_> = common.into_iter().chain(own).collect();
+            assert_eq!(described, known.iter().collect(), "{name}");
+        }
+        assert_eq!(
+            description["paths"].as_object().unwrap().len(),
+            Action::ALL.len() + 3
+        );
+    }
+
+    #[test]
+    fn the_description_has_every_header_and_bound() {
+        let description = description();
+        let components = &description["components"];
+        let text = components.to_string().to_ascii_lowercase();
+        for header in [
+            headers::IDEMPOTENCY_KEY,
+            headers::DRUMLINE_STAMP,
+            headers::DRUMLINE_READ,
+            headers::DRUMLINE_TOKEN,
+            headers::DRUMLINE_POSITION,
+            headers::DRUMLINE_COORDINATOR,
+            headers::IDEMPOTENCY_REPLAYED,
+        ] {
+            assert!(
+                text.contains(&format!("\"{header}\"")),
+                "{header} is missing"
+            );
+        }
+        let find = &components["schemas"]["find"]["properties"];
+        assert_eq!(find["limit"]["default"], FIND_DOCUMENTS_DEFAULT);
+        assert_eq!(find["limit"]["maximum"], FIND_DOCUMENTS_MAX);
+        let insert = &components["schemas"]["insertMany"]["properties"];
+        assert_eq!(insert["documents"]["maxItems"], INSERT_DOCUMENTS_MAX);
+        assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn the_description_refers_to_nothing_that_is_not_there() {
+        fn references(value: &Value, found: &mut Vec<String>) {
+            match value {
+                Value::Object(fields) => {
+                    let target = fields.get("$ref").and_then(Value::as_str);
+                    found.extend(target.map(str::to_owned));
+                    fields.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let description = description();
+        let mut found = Vec::new();
+        references(&description, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.trim_start_matches('#');
+            assert!(description.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+}

@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::model::limits::{CONNECTIONS_MAX, DRAIN_WAIT_MAX, HEAD_WAIT_MAX};
+use super::stall::StallGuard;
+use crate::model::limits::{CONNECTIONS_MAX, DRAIN_WAIT_MAX, HEAD_WAIT_MAX, REPLY_STALL_MAX};
 
 /// How long to pause when the process has no file descriptor or memory for another connection.
 /// Connections that end free them; a loop without a pause would only burn the processor.
@@ -97,10 +98,11 @@ async fn serve(
         debug!(%error, "the client is gone already");
         return;
     }
+    let stream = TokioIo::new(StallGuard::new(stream, REPLY_STALL_MAX));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(stream, TowerToHyperService::new(app));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -114,4 +116,54 @@ async fn serve(
         debug!(%error, "connection ended early");
     }
     drop(place);
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::{Notify, oneshot};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: node\r\n\r\n";
+
+    async fn connect(address: std::net::SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn requests_that_run_are_answered_before_the_end() {
+        let (started, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let handler = {
+            let (started, go_on) = (started.clone(), go_on.clone());
+            move || async move {
+                started.notify_one();
+                go_on.notified().await;
+                "done"
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let app = Router::new().route("/", get(handler));
+        let server = tokio::spawn(run(listener, app, shutdown));
+
+        let mut idle = connect(address).await;
+        let mut busy = connect(address).await;
+        busy.write_all(REQUEST).await.unwrap();
+        started.notified().await;
+        drop(stop);
+        // The idle one ends first, which also shows that the node is closing.
+        assert_eq!(idle.read(&mut [0; 16]).await.unwrap(), 0);
+        go_on.notify_one();
+        let mut reply = String::new();
+        busy.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.ends_with("done"), "{reply:?}");
+        server.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The largest request body, in bytes. A MongoDB document is at most 16 MiB of BSON.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// The largest document in BSON: MongoDB's 16 MiB, less room for the `_id` and the stamp.
+pub const DOCUMENT_BYTES_MAX: usize = (16 << 20) - (4 << 10);
 /// How deep documents may nest. MongoDB's own bound is 180 in BSON and 100 for users.
 pub const NESTING_DEPTH_MAX: usize = 100;
 /// The most documents one insertMany may hold.
@@ -40,5 +42,106 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 /// How long a client may take to send its request's head, and then its body.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a client may leave a reply unread before its connection is closed.
+pub const REPLY_STALL_MAX: Duration = Duration::from_secs(30);
 /// How long requests that run may take to finish when a node stops.
 pub const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{id, order};
+
+    /// 1234567 as 1,234,567.
+    fn grouped(number: i64) -> String {
+        let digits = number.to_string();
+        let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
+        String::from_utf8(groups.join(&b',')).unwrap()
+    }
+
+    fn count(number: usize) -> String {
+        grouped(i64::try_from(number).unwrap())
+    }
+
+    fn mebibytes(bytes: usize) -> String {
+        format!("{} MiB", bytes >> 20)
+    }
+
+    fn seconds(wait: Duration) -> String {
+        format!("{} s", wait.as_secs())
+    }
+
+    #[test]
+    fn the_page_for_users_says_the_same() {
+        let page = include_str!("../../docs/limits.md");
+        for (bound, value) in [
+            ("request body", mebibytes(BODY_BYTES_MAX)),
+            (
+                "one document in BSON",
+                format!("{} KiB", count(DOCUMENT_BYTES_MAX >> 10)),
+            ),
+            (
+                "nesting of a body's fields",
+                format!("{NESTING_DEPTH_MAX} levels"),
+            ),
+            ("documents in one insertMany", count(INSERT_DOCUMENTS_MAX)),
+            (
+                "documents that one update or delete touches",
+                count(TOUCHED_DOCUMENTS_MAX),
+            ),
+            ("`_id` values in one log entry", mebibytes(KEY_BYTES_MAX)),
+            ("run of one request in its batch", seconds(REQUEST_RUN_MAX)),
+            (
+                "run of a batch before it is cut",
+                format!("{} ms", BATCH_RUN_MAX.as_millis()),
+            ),
+            ("requests in one batch", count(BATCH_REQUESTS_MAX)),
+            ("payload in one batch", mebibytes(BATCH_BYTES_MAX)),
+            (
+                "requests that wait for the sequencer",
+                count(QUEUE_REQUESTS_MAX),
+            ),
+            (
+                "payload that waits for the sequencer",
+                mebibytes(QUEUE_BYTES_MAX),
+            ),
+            ("wait for an answer", seconds(REQUEST_WAIT_MAX)),
+            (
+                "documents of a find without a limit",
+                grouped(FIND_DOCUMENTS_DEFAULT),
+            ),
+            (
+                "documents of a find or an aggregate",
+                grouped(FIND_DOCUMENTS_MAX),
+            ),
+            ("BSON in one reply", mebibytes(REPLY_BYTES_MAX)),
+            (
+                "bodies and replies in flight together",
+                mebibytes(IN_FLIGHT_BYTES_MAX),
+            ),
+            ("open connections", count(CONNECTIONS_MAX)),
+            (
+                "wait for a request's head, and between two requests",
+                seconds(HEAD_WAIT_MAX),
+            ),
+            ("wait for a request's body", seconds(BODY_WAIT_MAX)),
+            (
+                "wait for a client that reads none of its reply",
+                seconds(REPLY_STALL_MAX),
+            ),
+            (
+                "wait for running requests when a node stops",
+                seconds(DRAIN_WAIT_MAX),
+            ),
+            ("request id", format!("{} bytes", id::REQUEST_ID_BYTES_MAX)),
+            ("node name", format!("{} bytes", id::NODE_NAME_BYTES_MAX)),
+            (
+                "client's clock ahead of the log",
+                grouped(order::CLOCK_AHEAD_MAX),
+            ),
+        ] {
+            let row = format!("| {bound} | {value} |");
+            assert!(page.contains(&row), "docs/limits.md lacks {row:?}");
+        }
+    }
+}

@@ -28,9 +28,12 @@ struct Row {
     name: String,
     request: Vec<u8>,
     status: u16,
-    error_code: String,
+    /// `None` where there is no body, or where MongoDB names the error.
+    error_code: Option<&'static str>,
     /// Part of the error's text.
     text: String,
+    /// MongoDB's number, for what MongoDB refuses.
+    mongodb_code: Option<i64>,
 }
 
 /// Sends every malformed request. Each gets its documented error, and `state`, which the caller
@@ -83,11 +86,14 @@ impl Reply {
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         let field = |name| body[name].as_str().unwrap_or_default();
         let same = self.status == row.status
-            && field("error_code") == row.error_code
+            && row
+                .error_code
+                .is_none_or(|code| field("error_code") == code)
             && field("error").contains(&row.text)
-            && (row.error_code.is_empty() || body["link"] == "");
+            && (row.error_code.is_none() || body["link"] == "")
+            && body["mongodb_code"].as_i64() == row.mongodb_code;
         (!same).then(|| {
-            let expected = (row.status, &row.error_code, &row.text);
+            let expected = (row.status, row.error_code, row.mongodb_code, &row.text);
             format!(
                 "{}\n  got {} {}\n  not {expected:?}",
                 row.name, self.status, self.body
@@ -186,9 +192,10 @@ fn heads(target: &Target) -> Vec<Row> {
             Row {
                 name: format!("{line} with {headers:?}"),
                 request: http(line, &headers, RIGHT_BODY.as_bytes()),
-                status: status.parse().unwrap(),
-                error_code: error_code.to_owned(),
+                status: status.parse().unwrap_or_default(),
+                error_code: Some(error_code),
                 text: text.to_owned(),
+                mongodb_code: None,
             }
         })
         .collect()
@@ -196,8 +203,9 @@ fn heads(target: &Target) -> Vec<Row> {
 
 fn refused(target: &Target) -> Vec<Row> {
     table(include_str!("bad_input/refused.txt"))
-        .map(|[action, fields, error_code]| Row {
-            error_code: error_code.to_owned(),
+        .map(|[action, fields, code]| Row {
+            error_code: None,
+            mongodb_code: code.parse().ok(),
             ..invalid(target, action, &body_with(fields), "")
         })
         .collect()
@@ -243,7 +251,7 @@ fn large_bodies(target: &Target) -> Vec<Row> {
     let too_large = |action, fields: &str, text| Row {
         name: format!("{action} of {} bytes, {text}", fields.len()),
         status: 413,
-        error_code: "TooLarge".to_owned(),
+        error_code: Some("TooLarge"),
         ..invalid(target, action, &body_with(fields), text)
     };
     let nested = |open: &str, close: &str, levels: usize| {
@@ -275,6 +283,11 @@ fn large_bodies(target: &Target) -> Vec<Row> {
             "split it",
         ),
         too_large(
+            "insertOne",
+            &format!(r#""document": {{"a": [{}]}}"#, list("1", 1_600_000)),
+            "16380 KiB of BSON",
+        ),
+        too_large(
             "aggregate",
             &format!(r#""pipeline": [{}]"#, list("{}", 4 << 20)),
             "split it",
@@ -288,7 +301,8 @@ fn broken_http(target: &Target) -> Vec<Row> {
         name: name.to_owned(),
         request: request.into_bytes(),
         status,
-        error_code: String::new(),
+        error_code: None,
+        mongodb_code: None,
         text: String::new(),
     };
     let start = format!(
@@ -354,8 +368,9 @@ fn invalid(target: &Target, action: &str, body: &str, text: &str) -> Row {
         name: format!("{action} {}", body.chars().take(200).collect::<String>()),
         request: post(target, action, body.as_bytes()),
         status: 400,
-        error_code: "InvalidParameter".to_owned(),
+        error_code: Some("InvalidParameter"),
         text: text.to_owned(),
+        mongodb_code: None,
     }
 }
 

@@ -407,7 +407,7 @@ impl SmallDisk {
     fn mount(folder: PathBuf) -> Option<Self> {
         fs::create_dir(&folder).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m", "drumline-test"])
+            .args(["-t", "tmpfs", "-o", "size=2m", "drumline-test"])
             .arg(&folder)
             .stderr(Stdio::null())
             .status();
@@ -419,7 +419,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

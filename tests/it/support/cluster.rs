@@ -71,6 +71,18 @@ impl Cluster {
         SHARED.get_or_init(|| Self::start(&[]))
     }
 
+    /// The pid of a node now: a node that was killed comes back with another.
+    pub fn node_pid(&self, index: usize) -> Pid {
+        let info: ClusterInfo = serde_json::from_str(
+            &self
+                .sandbox
+                .ok(&["info", "--name", Self::NAME, "-o", "json"])
+                .stdout,
+        )
+        .unwrap();
+        info.nodes[index].pid
+    }
+
     pub fn supervisor(&self) -> Pid {
         self.supervisor.id()
     }

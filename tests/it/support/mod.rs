@@ -1,7 +1,9 @@
 //! What the integration tests share: sandboxes, clusters, and waiting for conditions.
 
+pub mod audit;
 mod cluster;
 mod files;
+pub mod load;
 mod processes;
 mod sandbox;
 

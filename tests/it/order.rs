@@ -1,0 +1,197 @@
+//! One order, whatever happens: load, kills and freezes, each followed by the full comparison.
+
+use std::fs::File;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use drumline::client::Clock;
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
+
+use crate::support::audit::{Audited, audit};
+use crate::support::load::{End, Load, Op, Record};
+use crate::support::{Cluster, kill, wait_until};
+
+fn runtime() -> Runtime {
+    Runtime::new().unwrap()
+}
+
+async fn audited(cluster: &Cluster, load: &Load, records: &[Record]) -> Audited {
+    let audited = audit(&cluster.info.mongodb_uri, &load.namespace, records).await;
+    println!("{audited:?}");
+    audited
+}
+
+#[test]
+fn two_hundred_clients_for_thirty_seconds_tell_one_story() {
+    let cluster = Cluster::start(&[]);
+    runtime().block_on(async {
+        let load = Load::new(&cluster, "load.steady");
+        let running = tokio::spawn({
+            let load = load.clone();
+            async move { load.run(200).await }
+        });
+        // The load's length is what this test measures, not something it waits for.
+        sleep(Duration::from_secs(30)).await;
+        load.stop();
+        let records = running.await.unwrap();
+        let audited = audited(&cluster, &load, &records).await;
+        assert_eq!(audited.unknown, 0);
+        assert_eq!(audited.acknowledged + audited.refused, records.len());
+        assert!(audited.refused > 0, "the load must hold refusals");
+        assert!(
+            audited.entries > audited.log_documents,
+            "requests must share batches"
+        );
+    });
+}
+
+#[test]
+fn kill_nine_in_the_middle_of_load_loses_and_doubles_nothing() {
+    let cluster = Cluster::start(&[]);
+    runtime().block_on(async {
+        let load = Load::new(&cluster, "load.killed");
+        let running = tokio::spawn({
+            let load = load.clone();
+            async move { load.run(64).await }
+        });
+        let probe = load.client(Duration::from_secs(20));
+        let mut probes = Vec::new();
+        for round in 0..3 {
+            let alive = async |name: String| {
+                load.one_request(&probe, &Clock::default(), Op::Insert { key: name })
+                    .await
+            };
+            probes.push(alive(format!("before{round}")).await);
+            let node = cluster.node_pid(0);
+            kill(node, Signal::KILL);
+            let killed = Instant::now();
+            probes.push(alive(format!("after{round}")).await);
+            println!(
+                "kill -9 to the next acknowledged write: {:?}",
+                killed.elapsed()
+            );
+        }
+        load.stop();
+        let mut records = running.await.unwrap();
+        records.extend(probes);
+        load.settle(&mut records).await;
+        let audited = audited(&cluster, &load, &records).await;
+        assert_eq!(audited.unknown, 0, "a retry with the id gets the answer");
+        let replayed = records
+            .iter()
+            .filter(|r| matches!(&r.end, End::Acknowledged(w) if w.replayed));
+        println!("{} answers were replayed", replayed.count());
+    });
+}
+
+/// A second node on the same replica set, as an operator might start by mistake or on purpose.
+struct SecondNode {
+    process: Child,
+    url: String,
+}
+
+impl SecondNode {
+    fn start(cluster: &Cluster) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let sandbox = cluster.sandbox();
+        let log = File::create(sandbox.path("n2.log")).unwrap();
+        let process = sandbox
+            .drumline(&["serve", "--name", "n2", "--listen", &address])
+            .env("DRUMLINE_MONGODB", &cluster.info.mongodb_uri)
+            .env("DRUMLINE_API_KEY", &cluster.info.api_key)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self {
+            process,
+            url: format!("http://{address}"),
+        }
+    }
+}
+
+impl Drop for SecondNode {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
+    let cluster = Cluster::start(&[]);
+    let first = cluster.node_pid(0);
+    runtime().block_on(async {
+        let load = Load::new(&cluster, "load.frozen");
+        let running = tokio::spawn({
+            let load = load.clone();
+            async move { load.run(64).await }
+        });
+        let probe = load.client(Duration::from_secs(20));
+        let before = Op::Insert {
+            key: "before".into(),
+        };
+        let mut records = vec![load.one_request(&probe, &Clock::default(), before).await];
+
+        kill(first, Signal::STOP);
+        let begun = Instant::now();
+        let second = SecondNode::start(&cluster);
+        let through_second = load.clone().through(&second.url);
+        let client = through_second.client(Duration::from_secs(20));
+        let after = Op::Insert {
+            key: "after".into(),
+        };
+        let record = through_second
+            .one_request(&client, &Clock::default(), after)
+            .await;
+        println!(
+            "start of a successor to its first acknowledged write: {:?}",
+            begun.elapsed()
+        );
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        let End::Acknowledged(written) = &record.end else {
+            panic!("the successor did not write: {record:?}")
+        };
+        let deposed_at = written.position.unwrap();
+        records.push(record);
+
+        let thawed = Instant::now();
+        kill(first, Signal::CONT);
+        let url = cluster.info.nodes[0].url.clone();
+        wait_until("the old coordinator knows that it is deposed", || {
+            !ready(&url)
+        });
+        load.stop();
+        let mut old = running.await.unwrap();
+        for record in &old {
+            let End::Acknowledged(written) = &record.end else {
+                continue;
+            };
+            let late = record.returned > thawed && written.position.unwrap() >= deposed_at;
+            assert!(!late || written.replayed, "I8: {record:?}");
+        }
+        through_second.settle(&mut old).await;
+        records.extend(old);
+        audited(&cluster, &load, &records).await;
+    });
+}
+
+/// Whether `/readyz` says yes.
+fn ready(url: &str) -> bool {
+    use std::io::{Read as _, Write as _};
+    let address = url.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    reply.starts_with("HTTP/1.1 200")
+}
