@@ -469,9 +469,9 @@ impl<P: Clone> Core<P> {
         let Some(mut flight) = self.in_flight.take() else {
             return;
         };
-        if !self.serving || flight.batch.slots.iter().any(|slot| slot.abandoned()) {
+        if !self.serving || flight.batch.slots.iter().any(Slot::abandoned) {
             let (gone, kept): (Vec<_>, Vec<_>) =
-                (flight.batch.slots.into_iter()).partition(|slot| slot.abandoned());
+                (flight.batch.slots.into_iter()).partition(Slot::abandoned);
             gone.iter().for_each(|slot| self.forget_id(slot));
             flight.batch.slots = kept;
             for slot in &mut flight.batch.slots {

@@ -1,5 +1,7 @@
 //! The core alone: exact outputs for each decision, and seeded schedules against a log in memory.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use super::*;
 
 type Step = Input<()>;

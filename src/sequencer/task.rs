@@ -133,7 +133,7 @@ impl Task {
                 request,
                 reply,
                 ticket,
-            } => self.submit(request, reply, ticket),
+            } => self.submit(*request, reply, ticket),
             Command::Withdraw(ticket) => self.step(Input::Withdraw(ticket)),
             Command::Depose(epoch) if epoch > self.epoch => {
                 info!(%epoch, "deposed");

@@ -54,6 +54,10 @@ pub struct Session {
     inner: ClientSession,
     store: Store,
     open: bool,
+    /// Set while inserts meet ids that are taken: then it is worth looking for them first.
+    pub(super) careful: bool,
+    /// Whether the look found one in this batch.
+    pub(super) duplicates: bool,
 }
 
 impl Store {
@@ -63,6 +67,8 @@ impl Store {
             inner: self.session(false).await?,
             store: self.clone(),
             open: false,
+            careful: false,
+            duplicates: false,
         })
     }
 }
@@ -76,16 +82,14 @@ impl Session {
     /// Runs the batch and commits it with majority. An error means that nothing is known about it;
     /// [`Store::resolve`] finds out.
     pub async fn run(&mut self, place: Place, items: &[Item<'_>]) -> Result<Run, StoreError> {
-        match self.try_run(place, items, Merging::Neighbours).await {
+        let ran = match self.try_run(place, items, Merging::Neighbours).await {
             // Nothing was done. One command a request tells what a command for many did not.
             Err(Fault::Ambiguous) => self.try_run(place, items, Merging::Nothing).await,
             ran => ran,
-        }
-        .or_else(|fault| match fault {
-            Fault::Store(error) => Err(error),
-            Fault::Ambiguous => Err(StoreError::Damaged(
-                "a reply does not fit its command".into(),
-            )),
+        };
+        ran.map_err(|fault| match fault {
+            Fault::Store(error) => error,
+            Fault::Ambiguous => StoreError::Damaged("a reply does not fit its command".into()),
         })
     }
 
@@ -109,14 +113,20 @@ impl Session {
         merging: Merging,
     ) -> Result<Run, Fault> {
         self.begin().await?;
+        self.duplicates = false;
         let node = self.store.node.clone();
         let mut work = Work::new(items, merging);
         while let Some(step) = work.next_step() {
             match merged::run(self, &step, items, &node).await {
                 Ok(applied) => work.done(&step, applied),
-                Err(error) => return error.verdict(&step),
+                Err(error) => {
+                    let verdict = error.verdict(&step);
+                    self.careful |= matches!(&verdict, Ok(Run::Refused { refusal, .. }) if refusal.code == DUPLICATE_KEY);
+                    return verdict;
+                }
             }
         }
+        self.careful = self.duplicates;
         let entries = work.into_entries();
         self.insert_log(place, &entries).await?;
         self.commit().await?;

@@ -3,17 +3,17 @@
 //! MongoDB 6 and 7 answer a command of many statements with sums. Where a sum does not tell the
 //! single results, the step is ambiguous, and the batch runs again with a command a request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document, doc};
 
 use super::apply::{self, Applied, Updates, stamped, update_bson};
 use super::batch::{Item, Session, first_write_error};
-use super::error::StoreError;
+use super::error::{DUPLICATE_KEY, StoreError};
 use super::schema::STAMP_FIELD;
-use super::work::{Step, StepError, inserts_of, stamp_of};
+use super::work::{Step, StepError, stamp_of};
 use crate::model::request::encoded;
-use crate::model::{Answer, Namespace, NodeName, Stamp, Update, Write};
+use crate::model::{Answer, Namespace, NodeName, Refusal, Stamp, Update, Write};
 
 /// Runs a step and gives the result of each of its requests.
 pub async fn run(
@@ -21,7 +21,7 @@ pub async fn run(
     step: &Step,
     items: &[Item<'_>],
     node: &NodeName,
-) -> Result<Vec<Applied>, StepError> {
+) -> Result<Vec<Result<Applied, Refusal>>, StepError> {
     let items = &items[step.indexes()];
     let first = step.indexes().start;
     let Some(namespace) = items.first().map(|item| &item.request.namespace) else {
@@ -37,18 +37,20 @@ pub async fn run(
     match step {
         Step::Skip(_) => Ok(Vec::new()),
         Step::Inserts(_) => many.inserts().await,
-        Step::Points(_) => match &items[0].request.write {
-            Write::Update { .. } => many.updates().await,
-            Write::Replace { .. } => many.replacements().await,
-            Write::Delete { .. } | Write::Insert { .. } => many.deletions().await,
-        },
+        Step::Points(_) => {
+            let applied = match &items[0].request.write {
+                Write::Update { .. } => many.updates().await?,
+                Write::Replace { .. } => many.replacements().await?,
+                Write::Delete { .. } | Write::Insert { .. } => many.deletions().await?,
+            };
+            Ok(applied.into_iter().map(Ok).collect())
+        }
         Step::One(_) => {
             let item = &items[0];
             let stamp = stamp_of(item, node);
             let write = &item.request.write;
-            Ok(vec![
-                apply::apply(many.session, namespace, write, &stamp).await?,
-            ])
+            let applied = apply::apply(many.session, namespace, write, &stamp).await?;
+            Ok(vec![Ok(applied)])
         }
     }
 }
@@ -63,26 +65,50 @@ struct Many<'a> {
 }
 
 impl Many<'_> {
-    async fn inserts(&mut self) -> Result<Vec<Applied>, StepError> {
+    async fn inserts(&mut self) -> Result<Vec<Result<Applied, Refusal>>, StepError> {
+        let mut taken = self.taken_ids().await?;
         let mut documents = Vec::new();
         let mut owners = Vec::new();
+        let mut results = Vec::new();
         for (at, item) in self.items.iter().enumerate() {
             let Write::Insert { documents: own } = &item.request.write else {
                 continue;
             };
+            if let Some(refusal) = duplicate(self.namespace, own, taken.as_mut()) {
+                results.push(Err(refusal));
+                continue;
+            }
             let stamp = stamp_of(item, self.node);
             documents.extend(own.iter().map(|document| stamped(document, &stamp)));
             owners.extend(own.iter().map(|_| at));
+            results.push(Ok(apply::inserted(apply::keys_of(own))));
         }
-        let keys = apply::keys_of(&documents);
-        let command = doc! { "insert": self.namespace.collection(), "documents": documents };
-        self.send(command, |document| owners.get(document).copied())
-            .await?;
-        let mut keys = keys.into_iter();
-        let of = |item: &Item<'_>| {
-            apply::inserted(keys.by_ref().take(inserts_of(item.request)).collect())
-        };
-        Ok(self.items.iter().map(of).collect())
+        let collection = self.namespace.collection();
+        self.session.duplicates |= results.iter().any(Result::is_err);
+        if !documents.is_empty() {
+            let command = doc! { "insert": collection, "documents": documents };
+            self.send(command, |document| owners.get(document).copied())
+                .await?;
+        }
+        Ok(results)
+    }
+
+    /// The ids of these inserts that are taken already, if it is worth a look: a duplicate that is
+    /// known beforehand costs nothing, one that MongoDB finds costs the whole transaction.
+    async fn taken_ids(&mut self) -> Result<Option<BTreeSet<Vec<u8>>>, StepError> {
+        if !self.session.careful {
+            return Ok(None);
+        }
+        let documents = self
+            .items
+            .iter()
+            .filter_map(|item| match &item.request.write {
+                Write::Insert { documents } => Some(documents),
+                _ => None,
+            });
+        let ids: Vec<_> = documents.flat_map(|own| apply::keys_of(own)).collect();
+        let found = self.find_ids(&ids, doc! {"_id": 1}).await?;
+        Ok(found.map(|found| found.into_keys().collect()))
     }
 
     /// All the clients' updates, then all the stamps: so the sums tell the clients' part.
@@ -197,14 +223,23 @@ impl Many<'_> {
             .items
             .iter()
             .filter_map(|item| item.request.write.point());
-        let filter = apply::by_keys(&ids.cloned().collect::<Vec<_>>());
+        let ids: Vec<_> = ids.cloned().collect();
+        self.find_ids(&ids, projection).await?.ok_or_else(ambiguous)
+    }
+
+    /// The documents with these ids, by their encoded `_id`; `None` if one reply cannot hold them.
+    async fn find_ids(
+        &mut self,
+        ids: &[Bson],
+        projection: Document,
+    ) -> Result<Option<BTreeMap<Vec<u8>, Document>>, StepError> {
+        let filter = apply::by_keys(ids);
         let found = apply::find_all(self.session, self.namespace, filter, projection).await?;
-        let found = found.ok_or_else(ambiguous)?;
         let by_id = |document: Document| {
             let id = document.get("_id").map(encoded)?;
             Some((id, document))
         };
-        Ok(found.into_iter().filter_map(by_id).collect())
+        Ok(found.map(|found| found.into_iter().filter_map(by_id).collect()))
     }
 
     /// A request touched its document if its answer says that there is one.
@@ -247,6 +282,40 @@ impl Many<'_> {
             index: statement.and_then(owner).map(|at| self.first + at),
             ambiguous: false,
         })
+    }
+}
+
+/// The refusal of an insert whose `_id` is taken, in MongoDB's words. The ids of one that is not
+/// refused are taken from then on.
+fn duplicate(
+    namespace: &Namespace,
+    documents: &[Document],
+    taken: Option<&mut BTreeSet<Vec<u8>>>,
+) -> Option<Refusal> {
+    let taken = taken?;
+    let mut own = BTreeSet::new();
+    for id in documents.iter().filter_map(|document| document.get("_id")) {
+        let key = encoded(id);
+        if taken.contains(&key) || !own.insert(key) {
+            return Some(Refusal {
+                code: DUPLICATE_KEY,
+                name: "DuplicateKey".into(),
+                message: format!(
+                    "E11000 duplicate key error collection: {namespace} index: _id_ dup key: {{ _id: {} }}",
+                    shown(id)
+                ),
+            });
+        }
+    }
+    taken.extend(own);
+    None
+}
+
+/// A value as MongoDB's error texts show it.
+fn shown(id: &Bson) -> String {
+    match id {
+        Bson::ObjectId(id) => format!("ObjectId('{id}')"),
+        other => other.to_string(),
     }
 }
 

@@ -182,12 +182,13 @@ impl<'a> Work<'a> {
     }
 
     /// Notes what the requests of a step did.
-    pub fn done(&mut self, step: &Step, applied: Vec<Applied>) {
+    pub fn done(&mut self, step: &Step, applied: Vec<Result<Applied, Refusal>>) {
         let mut applied = applied.into_iter();
         for index in step.indexes() {
             let item = &self.items[index];
             let (keys, result) = match (item.refused, applied.next()) {
-                (None, Some(applied)) => (applied.keys, Ok(applied.answer)),
+                (None, Some(Ok(applied))) => (applied.keys, Ok(applied.answer)),
+                (None, Some(Err(refusal))) => (Vec::new(), Err(refusal)),
                 (refused, _) => (Vec::new(), Err(refused.cloned().unwrap_or_else(lost))),
             };
             self.key_bytes += keys.iter().map(|key| encoded(key).len()).sum::<usize>();
@@ -299,7 +300,7 @@ mod tests {
         let mut work = Work::new(&items, merging);
         let mut steps = Vec::new();
         while let Some(step) = work.next_step() {
-            let none = |_| super::super::apply::inserted(Vec::new());
+            let none = |_| Ok(super::super::apply::inserted(Vec::new()));
             work.done(&step, step.indexes().map(none).collect());
             steps.push(step);
         }

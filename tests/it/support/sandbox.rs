@@ -90,7 +90,13 @@ impl Sandbox {
         for (variable, folder) in folders {
             command.env(variable, self.path(folder));
         }
-        for variable in ["DRUMLINE_SERVERS", "DRUMLINE_API_KEY", "DRUMLINE_MONGODB"] {
+        for variable in [
+            "DRUMLINE_SERVERS",
+            "DRUMLINE_API_KEY",
+            "DRUMLINE_MONGODB",
+            "DRUMLINE_CONFIG",
+            "DRUMLINE_TIMEOUT",
+        ] {
             command.env_remove(variable);
         }
         for (variable, value) in &self.variables {
