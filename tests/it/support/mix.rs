@@ -85,7 +85,7 @@ impl Mix {
             let ids = vec![Bson::String(key)];
             return self.expect(insert(document), Ok(Answer::Inserted { ids }));
         };
-        let (write, answer) = match number / KEYS % 5 {
+        let (write, answer) = match (number / KEYS + number % KEYS) % 5 {
             1 => {
                 document.insert("n", serial);
                 let set = doc! {"$set": {"n": serial}};
