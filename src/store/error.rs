@@ -44,6 +44,9 @@ const STATE_CODES: [i32; 22] = [
 /// NotPrimaryOrSecondary.
 const NOT_PRIMARY_OR_SECONDARY: i32 = 13436;
 const WRITE_CONFLICT: i32 = 112;
+const SNAPSHOT_UNAVAILABLE: i32 = 246;
+const ILLEGAL_OPERATION: i32 = 20;
+pub(super) const NOT_IN_TRANSACTION: i32 = 263;
 pub(super) const MAX_TIME_EXPIRED: i32 = 50;
 pub(super) const DUPLICATE_KEY: i32 = 11000;
 
@@ -86,9 +89,10 @@ impl StoreError {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        let conflict = refusal_of(&error).is_some_and(|refusal| refusal.code == WRITE_CONFLICT);
-        if conflict {
-            return Self::Contended;
+        match refusal_of(&error) {
+            Some(refusal) if refusal.code == WRITE_CONFLICT => return Self::Contended,
+            Some(refusal) if for_capped(&refusal) => return Self::from_refusal(refusal),
+            _ => {}
         }
         if error.contains_label(TRANSIENT_TRANSACTION_ERROR) {
             return Self::Unavailable(short(&error));
@@ -102,6 +106,13 @@ impl From<Error> for StoreError {
 
 impl StoreError {
     fn from_refusal(refusal: Refusal) -> Self {
+        if for_capped(&refusal) {
+            return Self::Refused(Refusal {
+                code: NOT_IN_TRANSACTION,
+                name: "OperationNotSupportedInTransaction".into(),
+                ..refusal
+            });
+        }
         let state = STATE_CODES.contains(&refusal.code) || refusal.code == NOT_PRIMARY_OR_SECONDARY;
         if refusal.code == WRITE_CONFLICT {
             return Self::Contended;
@@ -138,10 +149,18 @@ fn name_of(error: &Document) -> String {
         52 => "DollarPrefixedFieldName",
         66 => "ImmutableField",
         121 => "DocumentValidationFailure",
+        NOT_IN_TRANSACTION => "OperationNotSupportedInTransaction",
         10334 => "BSONObjectTooLarge",
         _ => "WriteError",
     }
     .to_owned()
+}
+
+/// MongoDB has several codes for a capped collection in a snapshot or a transaction. One of them is
+/// that of a snapshot which is too old and labelled transient: a retry would go on forever.
+fn for_capped(refusal: &Refusal) -> bool {
+    matches!(refusal.code, SNAPSHOT_UNAVAILABLE | ILLEGAL_OPERATION)
+        && refusal.message.contains("capped collection")
 }
 
 fn refusal_of(error: &Error) -> Option<Refusal> {

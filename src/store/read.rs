@@ -7,7 +7,7 @@ use bson::{Document, doc};
 use mongodb::options::ReadConcern;
 use mongodb::{ClientSession, SessionCursor};
 
-use super::error::StoreError;
+use super::error::{NOT_IN_TRANSACTION, StoreError};
 use super::log::Tail;
 use super::schema::stamp;
 use super::{Store, bounded};
@@ -48,11 +48,18 @@ impl Store {
             return Ok(Found::TooOld(tail.position));
         }
         let documents = if describes(read) {
-            let mut plain = self.session(false).await?;
-            self.collect(&mut plain, namespace, read, Some(ReadConcern::local()))
-                .await?
+            let concern = ReadConcern::local();
+            self.outside_snapshot(namespace, read, concern).await?
         } else {
-            self.collect(&mut session, namespace, read, None).await?
+            match self.collect(&mut session, namespace, read, None).await {
+                // A capped collection has no snapshots. What a majority holds after the snapshot
+                // was taken is never older than it.
+                Err(error) if error.code() == Some(NOT_IN_TRANSACTION) => {
+                    let concern = ReadConcern::majority();
+                    self.outside_snapshot(namespace, read, concern).await?
+                }
+                collected => collected?,
+            }
         };
         let node = tail
             .node
@@ -73,6 +80,17 @@ impl Store {
             .session(session);
         let last = bounded(async { find.await.map_err(StoreError::from) }).await?;
         last.map(|document| Tail::from_bson(&document)).transpose()
+    }
+
+    async fn outside_snapshot(
+        &self,
+        namespace: &Namespace,
+        read: &Read,
+        concern: ReadConcern,
+    ) -> Result<Vec<Document>, StoreError> {
+        let mut plain = self.session(false).await?;
+        let collected = self.collect(&mut plain, namespace, read, Some(concern));
+        collected.await
     }
 
     async fn collect(

@@ -62,11 +62,31 @@ fn the_same_request_gets_the_stored_answer_success_or_error() {
         let writes = [
             ("insertOne", json!({"document": {"_id": 1, "n": 0}}), 201),
             ("insertOne", json!({"document": {"_id": 1}}), 400),
-            ("insertMany", json!({"documents": [{"n": 0}, {"n": 0}]}), 201),
-            ("updateOne", json!({"filter": {"_id": 1}, "update": {"$inc": {"n": 1}}}), 200),
-            ("updateMany", json!({"filter": {}, "update": {"$inc": {"n": 1}}}), 200),
-            ("updateOne", json!({"filter": {"_id": 1}, "update": {"$inc": {"_id": 1}}}), 400),
-            ("replaceOne", json!({"filter": {"k": 5}, "replacement": {"k": 5}, "upsert": true}), 200),
+            (
+                "insertMany",
+                json!({"documents": [{"n": 0}, {"n": 0}]}),
+                201,
+            ),
+            (
+                "updateOne",
+                json!({"filter": {"_id": 1}, "update": {"$inc": {"n": 1}}}),
+                200,
+            ),
+            (
+                "updateMany",
+                json!({"filter": {}, "update": {"$inc": {"n": 1}}}),
+                200,
+            ),
+            (
+                "updateOne",
+                json!({"filter": {"_id": 1}, "update": {"$inc": {"_id": 1}}}),
+                400,
+            ),
+            (
+                "replaceOne",
+                json!({"filter": {"k": 5}, "replacement": {"k": 5}, "upsert": true}),
+                200,
+            ),
             ("deleteOne", json!({"filter": {"_id": 1}}), 200),
         ];
         let mut firsts = Vec::new();
@@ -169,7 +189,13 @@ fn guest_insert(cluster: &Cluster, id: &str, document: &str) -> (i32, String) {
     std::fs::write(&file, &cluster.info.mongodb_uri).unwrap();
     let file = file.to_str().unwrap();
     let arguments = [
-        "insert", "once.restarted", document, "--request-id", id, "--mongodb-file", file,
+        "insert",
+        "once.restarted",
+        document,
+        "--request-id",
+        id,
+        "--mongodb-file",
+        file,
     ];
     let outcome = sandbox.run(&arguments);
     (outcome.status, outcome.stdout + &outcome.stderr)

@@ -149,7 +149,10 @@ async fn dead_append(driver: &Client) -> ClientSession {
     let last = log.find_one(doc! {}).sort(doc! {"_id": -1}).await.unwrap();
     let position = last.unwrap().get_i64("_id").unwrap() + 1;
     let document = doc! {"_id": position, "lsid": lsid, "kind": Bson::Null};
-    log.insert_one(document).session(&mut session).await.unwrap();
+    log.insert_one(document)
+        .session(&mut session)
+        .await
+        .unwrap();
     session
 }
 
@@ -164,7 +167,9 @@ fn a_command_that_died_inside_its_append_stalls_the_node_for_less_than_two_secon
             load.one_request(&client, &Clock::default(), op).await
         };
         let mut records = vec![insert("before").await];
-        let driver = Client::with_uri_str(&cluster.info.mongodb_uri).await.unwrap();
+        let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
         for number in 0..3 {
             let _held = dead_append(&driver).await;
             let record = insert(&format!("held{number}")).await;
@@ -192,16 +197,27 @@ fn commands_killed_at_any_moment_stall_the_node_for_less_than_two_seconds() {
             let key = format!(r#"{{"_id": "killed{number}"}}"#);
             let arguments = commands.arguments(&["insert", "other.killed", &key]);
             let mut command = cluster.sandbox().drumline(&arguments);
-            let mut process = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+            let mut process = command
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
             // Each dies a little later than the last: from before it connects until after its end.
             sleep(Duration::from_millis(10 * number)).await;
             process.kill().unwrap();
-            spawn_blocking(move || process.wait()).await.unwrap().unwrap();
+            spawn_blocking(move || process.wait())
+                .await
+                .unwrap()
+                .unwrap();
         }
         load.stop();
         let mut records = running.await.unwrap();
         load.settle(&mut records).await;
-        let longest = records.iter().map(|r| r.returned - r.invoked).max().unwrap();
+        let longest = records
+            .iter()
+            .map(|r| r.returned - r.invoked)
+            .max()
+            .unwrap();
         println!("30 commands were killed; the slowest request took {longest:?}");
         assert!(longest < STALL_MAX);
         audit(&cluster.info.mongodb_uri, &load.namespace, &records).await;

@@ -22,7 +22,9 @@ const TRIES_MAX: usize = 20;
 fn a_node_killed_inside_a_transaction_is_followed_by_an_acknowledged_write_within_two_seconds() {
     let cluster = Cluster::start(&[]);
     Runtime::new().unwrap().block_on(async {
-        let driver = Client::with_uri_str(&cluster.info.mongodb_uri).await.unwrap();
+        let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
         let load = Load::new(&cluster, "load.takeover");
         let running = tokio::spawn({
             let load = load.clone();

@@ -32,6 +32,7 @@ struct Step {
 
 /// What a mix cost.
 #[derive(Debug)]
+#[allow(dead_code, reason = "the figures are printed")]
 pub struct Cost {
     pub done: usize,
     pub refused: usize,
@@ -187,7 +188,11 @@ async fn prepare(inside: &Inside, namespace: &Namespace) {
     };
     database.run_command(index).await.unwrap();
     let holder = doc! {"_id": "holder", "mail": TAKEN, "n": 0};
-    inside.collection(namespace).insert_one(holder).await.unwrap();
+    inside
+        .collection(namespace)
+        .insert_one(holder)
+        .await
+        .unwrap();
 }
 
 fn compare_answers(ends: &[Result<Outcome, Failure>], expected: &[Result<Answer, i32>]) {
@@ -205,7 +210,10 @@ fn compare_order(ends: &[Result<Outcome, Failure>], keys: &[String]) {
     for (end, key) in ends.iter().zip(keys) {
         let stamp = end.as_ref().unwrap().stamp.t;
         let before = last.insert(key, stamp);
-        assert!(before < Some(stamp), "{key}: stamp {stamp} after {before:?}");
+        assert!(
+            before < Some(stamp),
+            "{key}: stamp {stamp} after {before:?}"
+        );
     }
 }
 
