@@ -8,5 +8,7 @@
 mod support;
 
 mod fetch;
+mod layers;
 mod order;
+mod readme;
 mod up;
