@@ -7,6 +7,7 @@ mod backend;
 mod exit;
 mod json;
 mod output;
+mod route;
 mod session;
 mod table;
 

@@ -11,10 +11,10 @@ use super::Exit;
 use super::args::{Format, Remote};
 use super::exit::{ExitError, say};
 use super::output::Output;
-use super::session::{self, node_urls, the_cluster};
+use super::route::{self, Servers};
 use crate::bench::{self, Comparison, History, Http, Plan, Report, Side, Stop, Target, Writer};
 use crate::client::Client;
-use crate::config::{Secret, ServerUrl, Settings};
+use crate::config::Settings;
 use crate::model::Namespace;
 
 /// The numbers of clients at which --compare measures.
@@ -177,24 +177,13 @@ fn plan(args: &Args, clients: u32, namespace: Namespace) -> Plan {
     }
 }
 
-fn servers(args: &Args, settings: &Settings) -> Result<Vec<ServerUrl>, ExitError> {
-    match settings.servers() {
-        Some(servers) if args.remote.name.is_none() => Ok(servers),
-        _ => node_urls(&the_cluster(args.remote.name.as_deref())?),
-    }
-}
-
 fn http(args: &Args, settings: &Settings) -> Result<Target, ExitError> {
-    let servers = servers(args, settings)?;
-    let key = session::key(&servers, settings);
-    Ok(Target::Http(Http::new(servers, key.as_ref())?))
+    let servers = Servers::choose(&args.remote, settings)?;
+    Ok(Target::Http(Http::new(servers.urls, servers.key.as_ref())?))
 }
 
 async fn direct(args: &Args, settings: &Settings) -> anyhow::Result<Target> {
-    let uri = match settings.mongodb() {
-        Some(uri) if args.remote.name.is_none() => uri,
-        _ => Secret::new(the_cluster(args.remote.name.as_deref())?.mongodb_uri),
-    };
+    let uri = route::mongodb(&args.remote, settings)?;
     Target::direct(&uri).await.map_err(anyhow::Error::msg)
 }
 
@@ -211,7 +200,7 @@ async fn clean_up(args: &Args, settings: &Settings, side: &Side) -> anyhow::Resu
     {
         return Ok(());
     }
-    let client = session::client(servers(args, settings)?, settings)?;
+    let client = Servers::choose(&args.remote, settings)?.client(settings)?;
     remove(&client, &side.namespace, &side.keys).await
 }
 

@@ -24,10 +24,10 @@ pub struct Args {
     #[arg(long, value_name = "PROJECTION")]
     projection: Option<String>,
     /// At most this many documents [default: 1000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=FIND_DOCUMENTS_MAX))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..=FIND_DOCUMENTS_MAX))]
     limit: Option<i64>,
     /// Leave out the first ones
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
     skip: i64,
     #[command(flatten)]
     freshness: Freshness,

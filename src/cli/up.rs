@@ -75,7 +75,10 @@ pub(super) fn block_on<F: Future>(work: F) -> anyhow::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    Ok(runtime.block_on(work))
+    let output = runtime.block_on(work);
+    // A name that the system still looks up must not hold up the end.
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 /// Gives a cluster's error its exit status.

@@ -136,14 +136,14 @@ async fn supervise(
 
 /// Everything that can be refused before a process is started.
 async fn prepare(options: &Options, place: &Place, console: &Console) -> Result<Prepared, Error> {
-    let known = Spec::load(place)?;
-    if let Some(spec) = &known {
-        spec.accept(&options.name, &options.wish)?;
-    }
     if let Some(run) = Run::load(place)
         && stop_orphans(&run).await?
     {
         console.step("stopped what a crash had left");
+    }
+    let known = Spec::load(place)?;
+    if let Some(spec) = &known {
+        spec.accept(&options.name, &options.wish)?;
     }
     let run = RunFile::begin(place)?;
     let mongod = mongod::find(console).await?;

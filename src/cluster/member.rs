@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::crew::{Fallen, Program};
 use super::error::Error;
@@ -24,6 +24,7 @@ const OPLOG_MB: &str = "1024";
 /// How much of the end of a log is looked at, and how many of its lines are shown.
 const LOG_TAIL_BYTES: u64 = 64 * 1024;
 const LOG_LINES: usize = 5;
+const LINE_CHARS: usize = 240;
 /// With less than this a disk counts as full.
 const SPACE_MIN_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -134,19 +135,27 @@ fn tail(log: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A line of mongod's JSON log in words if it is an error, any other line as it is.
+/// A line of mongod's JSON log in words if it is an error, a line in another form as it is.
 fn trouble(line: &str) -> Option<String> {
-    let Ok(Value::Object(entry)) = serde_json::from_str(line) else {
-        return (!line.trim().is_empty()).then(|| line.to_owned());
+    let text = match serde_json::from_str(line) {
+        Ok(Value::Object(entry)) => error_entry(&entry)?,
+        // A full disk cuts lines off.
+        _ if line.starts_with('{') => return None,
+        _ => line.to_owned(),
     };
+    let words: Vec<_> = text.split_whitespace().collect();
+    let text: String = words.join(" ").chars().take(LINE_CHARS).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+fn error_entry(entry: &Map<String, Value>) -> Option<String> {
     let text = |key: &str| entry.get(key).and_then(Value::as_str);
     if !matches!(text("s")?, "E" | "F") {
         return None;
     }
-    let detail = entry.get("attr").map_or_else(String::new, |attributes| {
-        let attributes = attributes.to_string();
-        format!(" {}", attributes.chars().take(300).collect::<String>())
-    });
+    let detail = entry
+        .get("attr")
+        .map_or_else(String::new, |attributes| format!(" {attributes}"));
     Some(format!("{}{detail}", text("msg")?))
 }
 
@@ -167,5 +176,8 @@ mod tests {
             Some("mongod: not JSON")
         );
         assert_eq!(trouble("  "), None);
+        assert_eq!(trouble(r#"{"s":"E","msg":"cut o"#), None);
+        let lines = r#"{"s":"F","msg":"\n\nabort\n"}"#;
+        assert_eq!(trouble(lines).as_deref(), Some("abort"));
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::Error;
-use super::spec::ClusterName;
+use super::spec::{ClusterName, Spec};
 use crate::config;
 
 /// The folder that holds this user's clusters.
@@ -50,7 +50,7 @@ impl Root {
         if let Some(folder) = elsewhere {
             let folder = std::path::absolute(folder).map_err(Error::io("use", folder))?;
             if !place.exists() {
-                refuse_foreign_folder(&folder)?;
+                refuse_foreign_folder(&folder, name)?;
                 make_private_folder(&folder)?;
                 symlink(&folder, &place.entry).map_err(Error::io("write", &place.entry))?;
                 return Ok(self.place(name));
@@ -83,16 +83,26 @@ pub(super) fn user_folder(variable: &str, fallback: &str) -> Result<PathBuf, Err
 }
 
 /// A folder that holds other things is no place for a cluster, and `down --purge` must never
-/// meet them.
-fn refuse_foreign_folder(folder: &Path) -> Result<(), Error> {
-    let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
-    if empty || folder.join("cluster.json").exists() {
-        return Ok(());
-    }
+/// meet them; least of all the data of another cluster.
+fn refuse_foreign_folder(folder: &Path, name: &ClusterName) -> Result<(), Error> {
+    let place = Place {
+        entry: folder.to_owned(),
+        folder: folder.to_owned(),
+    };
+    let holds = match Spec::load(&place)? {
+        Some(spec) if spec.name == *name => return Ok(()),
+        Some(spec) => format!("holds the cluster '{}'", spec.name),
+        None if is_empty(folder) => return Ok(()),
+        None => "holds other files".to_owned(),
+    };
     Err(Error::Usage(format!(
-        "{} holds other files; give --data-dir an empty or new folder",
+        "{} {holds}; give --data-dir an empty or new folder",
         folder.display()
     )))
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// The files of one cluster.

@@ -256,3 +256,67 @@ pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N], Error> {
         .map_err(Error::io("read", "/dev/urandom".as_ref()))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ClusterName {
+        ClusterName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names_are_safe_as_folders_and_replica_sets() {
+        for good in ["drumline", "a", "7-b_C"] {
+            assert!(ClusterName::parse(good).is_ok(), "{good:?} was refused");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a.b",
+            "a/b",
+            "-a",
+            "_a",
+            "ü",
+            &"x".repeat(41),
+        ] {
+            assert!(ClusterName::parse(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn ports_follow_the_base_port() {
+        let wish = Wish {
+            nodes: Some(2),
+            base_port: Some(7400),
+            ..Wish::default()
+        };
+        let spec = Spec::new(&name("a"), &wish, 8).unwrap();
+        let ports = |parts: &[Part]| parts.iter().map(|part| part.port).collect::<Vec<_>>();
+        assert_eq!(ports(&spec.nodes), [7401, 7402]);
+        assert_eq!(ports(&spec.members), [7411, 7412, 7413]);
+        assert_eq!(spec.members[2].name, "m3");
+    }
+
+    #[test]
+    fn a_wish_is_taken_unless_it_contradicts() {
+        let spec = Spec::new(&name("a"), &Wish::default(), 8).unwrap();
+        assert!(spec.accept(&name("a"), &Wish::default()).is_ok());
+        let same = Wish {
+            members: Some(3),
+            base_port: Some(BASE_PORT_DEFAULT),
+            ..Wish::default()
+        };
+        assert!(spec.accept(&name("a"), &same).is_ok());
+        let other = Wish {
+            members: Some(5),
+            ..Wish::default()
+        };
+        assert!(matches!(
+            spec.accept(&name("a"), &other),
+            Err(Error::Usage(_))
+        ));
+        assert!(spec.accept(&name("b"), &Wish::default()).is_err());
+    }
+}

@@ -176,6 +176,7 @@ impl Supervisor {
         }
         if !self.background {
             report::show(&report::block(&info, spec, self.place.folder()));
+            self.cluster.console.step("ready; Ctrl-C stops the cluster");
         }
         self.stop.asked().await;
         Ok(())

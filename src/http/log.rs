@@ -1,7 +1,7 @@
 //! `GET /log?from=<position>&limit=<count>`: the log's documents, for `drumline log` and auditors.
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 
 use super::encode;
 use super::error::Problem;
@@ -15,7 +15,7 @@ const LIMIT_DEFAULT: i64 = 100;
 pub async fn handle(State(app): State<App>, request: Request) -> Response {
     answer(&app, request)
         .await
-        .unwrap_or_else(|problem| problem.into_response())
+        .unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn answer(app: &App, request: Request) -> Result<Response, Problem> {

@@ -106,6 +106,19 @@ impl Write {
         }
     }
 
+    /// The `_id` of the one document that this touches, if its filter names it and nothing else
+    /// and no look-up is needed to know the document's own `_id`.
+    pub fn point(&self) -> Option<&Bson> {
+        let filter = match self {
+            Self::Insert { .. } => return None,
+            Self::Update { filter, .. }
+            | Self::Replace { filter, .. }
+            | Self::Delete { filter, .. } => filter,
+        };
+        let (key, value) = filter.iter().next()?;
+        (filter.len() == 1 && key == "_id" && is_exact(value)).then_some(value)
+    }
+
     /// Gives each inserted document that lacks an `_id` a new ObjectId, and puts `_id` first.
     pub fn with_ids(self) -> Self {
         let Self::Insert { documents } = self else {
@@ -115,6 +128,24 @@ impl Write {
             documents: documents.into_iter().map(id_first).collect(),
         }
     }
+}
+
+/// Whether a value equals no value of another type. (The number 1 equals 1.0.)
+pub fn is_exact(id: &Bson) -> bool {
+    matches!(
+        id,
+        Bson::ObjectId(_)
+            | Bson::String(_)
+            | Bson::Binary(_)
+            | Bson::DateTime(_)
+            | Bson::Boolean(_)
+    )
+}
+
+/// A value as bytes, to compare and to measure.
+pub fn encoded(value: &Bson) -> Vec<u8> {
+    // A value that came from a decoded request or reply can be encoded again.
+    doc! { "": value }.to_vec().unwrap_or_default()
 }
 
 fn id_first(mut document: Document) -> Document {
@@ -238,6 +269,30 @@ mod tests {
         assert_eq!(documents[0].keys().next().unwrap(), "_id");
         assert_eq!(documents[1].keys().next().unwrap(), "_id");
         assert!(documents[1].get_object_id("_id").is_ok());
+    }
+
+    #[test]
+    fn only_an_exact_id_alone_is_a_point() {
+        let point = |filter: Document| {
+            let delete = Write::Delete {
+                filter,
+                many: false,
+            };
+            delete.point().is_some()
+        };
+        assert!(point(doc! {"_id": "a"}));
+        assert!(point(doc! {"_id": bson::oid::ObjectId::new()}));
+        for not in [
+            doc! {},
+            doc! {"_id": 1},
+            doc! {"_id": 1.0},
+            doc! {"_id": {"$gt": 1}},
+            doc! {"_id": Bson::Null},
+            doc! {"_id": "a", "b": 1},
+            doc! {"b": "a"},
+        ] {
+            assert!(!point(not.clone()), "{not}");
+        }
     }
 
     #[test]

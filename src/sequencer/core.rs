@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::arrange::{Touches, arrange};
 use crate::model::limits;
 use crate::model::order::CLOCK_AHEAD_MAX;
 use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
@@ -31,6 +32,8 @@ pub struct Submission<P> {
     pub clock: i64,
     /// The size of the payload.
     pub bytes: usize,
+    /// What it touches, if its payload alone tells: it may then stand beside its like.
+    pub touches: Option<Touches>,
     pub payload: P,
 }
 
@@ -466,9 +469,9 @@ impl<P: Clone> Core<P> {
         let Some(mut flight) = self.in_flight.take() else {
             return;
         };
-        if !self.serving || flight.batch.slots.iter().any(|slot| slot.abandoned()) {
+        if !self.serving || flight.batch.slots.iter().any(Slot::abandoned) {
             let (gone, kept): (Vec<_>, Vec<_>) =
-                (flight.batch.slots.into_iter()).partition(|slot| slot.abandoned());
+                (flight.batch.slots.into_iter()).partition(Slot::abandoned);
             gone.iter().for_each(|slot| self.forget_id(slot));
             flight.batch.slots = kept;
             for slot in &mut flight.batch.slots {
@@ -514,20 +517,23 @@ impl<P: Clone> Core<P> {
         }
         let mut slots = Vec::new();
         let mut bytes = 0;
-        let mut clock = self.clock;
         while let Some(next) = self.queue.front() {
             let fits = bytes + next.submission.bytes <= limits::BATCH_BYTES_MAX;
             if slots.len() >= limits::BATCH_REQUESTS_MAX || (!fits && !slots.is_empty()) {
                 break;
             }
-            let Some(mut slot) = self.queue.pop_front() else {
+            let Some(slot) = self.queue.pop_front() else {
                 break;
             };
             bytes += slot.submission.bytes;
             self.queue_bytes -= slot.submission.bytes;
+            slots.push(slot);
+        }
+        let mut slots = arrange(slots, |slot| slot.submission.touches.as_ref());
+        let mut clock = self.clock;
+        for slot in &mut slots {
             clock = clock.max(slot.submission.clock) + 1;
             slot.stamp = clock;
-            slots.push(slot);
         }
         let batch = Batch {
             position: self.tail.next(),

@@ -1,5 +1,7 @@
 //! The core alone: exact outputs for each decision, and seeded schedules against a log in memory.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use super::*;
 
 type Step = Input<()>;
@@ -11,6 +13,7 @@ fn submission(ticket: Ticket, id: &str, digest: Option<u8>) -> Submission<()> {
         digest: digest.map(|byte| Digest([byte; 32])),
         clock: 0,
         bytes: 100,
+        touches: None,
         payload: (),
     }
 }

@@ -14,7 +14,7 @@ const LAST_WORD_MAX: Duration = Duration::from_millis(500);
 /// What callers send to the task.
 pub(super) enum Command {
     Submit {
-        request: WriteRequest,
+        request: Box<WriteRequest>,
         reply: oneshot::Sender<Result<Outcome, Failure>>,
         /// Gives the number by which the caller can take its request back.
         ticket: oneshot::Sender<u64>,
@@ -58,7 +58,7 @@ impl Handle {
         let (reply, mut answer) = oneshot::channel();
         let (ticket_out, ticket) = oneshot::channel();
         let command = Command::Submit {
-            request,
+            request: Box::new(request),
             reply,
             ticket: ticket_out,
         };

@@ -3,6 +3,7 @@
 //! The core decides, the task carries out, the handle is the way in. Never decodes a request, never
 //! names MongoDB.
 
+mod arrange;
 pub mod core;
 mod handle;
 mod task;

@@ -1,20 +1,24 @@
 //! Carries out what the core decides: runs batches, looks at positions, answers callers.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::Bson;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use super::arrange::Touches;
 use super::core::{Batch, Core, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
 use super::handle::{Command, Handle, Progress};
 use crate::model::limits::QUEUE_REQUESTS_MAX;
+use crate::model::request::{encoded, is_exact};
 use crate::model::{
-    BatchId, Digest, Epoch, Failure, NodeName, Outcome, RequestId, Stamp, WriteRequest,
+    BatchId, Digest, Epoch, Failure, NodeName, Outcome, RequestId, Stamp, Write, WriteRequest,
 };
 use crate::store::{Claimed, Entry, Item, Place, Run, Seen, Session, Standing, Store, StoreError};
 
@@ -129,7 +133,7 @@ impl Task {
                 request,
                 reply,
                 ticket,
-            } => self.submit(request, reply, ticket),
+            } => self.submit(*request, reply, ticket),
             Command::Withdraw(ticket) => self.step(Input::Withdraw(ticket)),
             Command::Depose(epoch) if epoch > self.epoch => {
                 info!(%epoch, "deposed");
@@ -152,6 +156,7 @@ impl Task {
             digest: request.digest,
             clock: request.clock,
             bytes: request.bytes,
+            touches: touches(&request),
             payload: Arc::new(request),
         };
         self.step(Input::Submit(submission));
@@ -308,6 +313,35 @@ async fn working(work: &mut Option<Work>) -> Done {
         Some(work) => work.await,
         None => std::future::pending().await,
     }
+}
+
+/// The most documents of one insert that are looked at one by one.
+const TOUCHED_DOCUMENTS_MAX: usize = 16;
+
+/// What a request touches, if its payload alone tells.
+fn touches(request: &WriteRequest) -> Option<Touches> {
+    let ids: Vec<&Bson> = match &request.write {
+        Write::Insert { documents } if documents.len() > TOUCHED_DOCUMENTS_MAX => return None,
+        Write::Insert { documents } => {
+            let ids = documents.iter().map(|document| document.get("_id"));
+            ids.collect::<Option<_>>()?
+        }
+        write => vec![write.point()?],
+    };
+    // An `_id` that equals one of another type (1 and 1.0) hashes differently.
+    let documents = ids
+        .into_iter()
+        .map(|id| is_exact(id).then(|| hash((&request.namespace, encoded(id)))));
+    Some(Touches {
+        kind: hash((&request.namespace, std::mem::discriminant(&request.write))),
+        documents: documents.collect::<Option<_>>()?,
+    })
+}
+
+fn hash(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 async fn run_batch(

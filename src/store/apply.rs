@@ -1,4 +1,5 @@
-//! One request as MongoDB commands inside a batch's transaction, and what their replies say.
+//! One request as MongoDB commands inside a batch's transaction, and what their replies say. (What
+//! may share a command with its neighbours is in `merged`.)
 //!
 //! Each document that a request touches gets the request's stamp in the same transaction. The
 //! counts in the answer are those of the client's own change: setting the stamp does not count.
@@ -19,7 +20,7 @@ pub struct Applied {
     pub answer: Answer,
 }
 
-/// Runs any write but an insert: inserts of neighbouring requests travel together, see `batch`.
+/// Runs any write.
 pub async fn apply(
     session: &mut Session,
     namespace: &Namespace,
@@ -89,10 +90,7 @@ impl Target<'_> {
         upsert: bool,
         stamp: &Stamp,
     ) -> Result<Applied, StoreError> {
-        let keys = match point(filter) {
-            Some(id) => vec![id.clone()],
-            None => self.find_keys(filter, many).await?,
-        };
+        let keys = self.find_keys(filter, many).await?;
         if !keys.is_empty() {
             let mut user = doc! { "q": narrowed(filter, &keys), "u": update_bson(update) };
             let mut mark = doc! {
@@ -104,18 +102,16 @@ impl Target<'_> {
                 mark.insert("multi", true);
             }
             let reply = self.run_updates(vec![user, mark]).await?;
-            if reply.matched > 0 {
-                // Both statements match the same documents, and the second modifies each of them.
-                let matched = reply.matched / 2;
-                return Ok(Applied {
-                    keys,
-                    answer: Answer::Updated {
-                        matched,
-                        modified: reply.modified - matched,
-                        upserted: None,
-                    },
-                });
-            }
+            // Both statements match the same documents, and the second modifies each of them.
+            let matched = reply.matched / 2;
+            return Ok(Applied {
+                keys,
+                answer: Answer::Updated {
+                    matched,
+                    modified: reply.modified - matched,
+                    upserted: None,
+                },
+            });
         }
         if !upsert {
             return Ok(untouched());
@@ -156,31 +152,26 @@ impl Target<'_> {
     async fn upsert(&mut self, filter: &Document, update: Bson) -> Result<Applied, StoreError> {
         let statement = doc! { "q": filter, "u": update, "upsert": true };
         let reply = self.run_updates(vec![statement]).await?;
+        let upserted = reply.upserted.into_iter().next().map(|(_, id)| id);
         Ok(Applied {
-            keys: reply.upserted.iter().cloned().collect(),
+            keys: upserted.iter().cloned().collect(),
             answer: Answer::Updated {
-                matched: reply.matched - i64::from(reply.upserted.is_some()),
+                matched: reply.matched - i64::from(upserted.is_some()),
                 modified: reply.modified,
-                upserted: reply.upserted,
+                upserted,
             },
         })
     }
 
     async fn delete(&mut self, filter: &Document, many: bool) -> Result<Applied, StoreError> {
-        let (query, keys) = match point(filter) {
-            Some(id) => (filter.clone(), vec![id.clone()]),
-            None => {
-                let keys = self.find_keys(filter, many).await?;
-                (by_keys(&keys), keys)
-            }
-        };
+        let keys = self.find_keys(filter, many).await?;
         if keys.is_empty() {
             let answer = Answer::Deleted { deleted: 0 };
             return Ok(Applied { keys, answer });
         }
         let command = doc! {
             "delete": self.namespace.collection(),
-            "deletes": [{"q": query, "limit": 0}],
+            "deletes": [{"q": by_keys(&keys), "limit": 0}],
         };
         let deleted = count(&self.run(command).await?, "n");
         Ok(Applied {
@@ -218,39 +209,14 @@ impl Target<'_> {
         projection: Document,
         limit: usize,
     ) -> Result<Vec<Document>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let command = doc! {
-            "find": self.namespace.collection(),
-            "filter": filter,
-            "projection": projection,
-            "limit": limit,
-            "batchSize": limit,
-            "singleBatch": true,
-        };
-        let mut reply = self.run(command).await?;
-        let damaged = || StoreError::Damaged("a find without a cursor".into());
-        let cursor = reply.get_document_mut("cursor").map_err(|_| damaged())?;
-        let Some(Bson::Array(batch)) = cursor.remove("firstBatch") else {
-            return Err(damaged());
-        };
-        let document = |value| match value {
-            Bson::Document(document) => Some(document),
-            _ => None,
-        };
-        Ok(batch.into_iter().filter_map(document).collect())
+        let (session, namespace) = (&mut *self.session, self.namespace);
+        let (found, _) = find(session, namespace, filter.clone(), projection, limit).await?;
+        Ok(found)
     }
 
     async fn run_updates(&mut self, statements: Vec<Document>) -> Result<Updates, StoreError> {
         let command = doc! { "update": self.namespace.collection(), "updates": statements };
-        let reply = self.run(command).await?;
-        let upserted = reply.get_array("upserted").ok().and_then(|all| all.first());
-        Ok(Updates {
-            matched: count(&reply, "n"),
-            modified: count(&reply, "nModified"),
-            upserted: upserted
-                .and_then(Bson::as_document)
-                .and_then(|one| one.get("_id").cloned()),
-        })
+        Ok(Updates::read(&self.run(command).await?))
     }
 
     async fn run(&mut self, command: Document) -> Result<Document, StoreError> {
@@ -260,11 +226,78 @@ impl Target<'_> {
     }
 }
 
-/// The reply to an update command: sums over its statements.
-struct Updates {
-    matched: i64,
-    modified: i64,
-    upserted: Option<Bson>,
+/// The reply to an update command: sums over its statements, and who was upserted.
+pub struct Updates {
+    pub matched: i64,
+    pub modified: i64,
+    /// The statement and the new `_id`.
+    pub upserted: Vec<(usize, Bson)>,
+}
+
+impl Updates {
+    pub fn read(reply: &Document) -> Self {
+        let one = |element: &Bson| {
+            let element = element.as_document()?;
+            let index = usize::try_from(element.get_i32("index").ok()?).ok()?;
+            Some((index, element.get("_id")?.clone()))
+        };
+        let upserted = reply.get_array("upserted").ok();
+        Self {
+            matched: count(reply, "n"),
+            modified: count(reply, "nModified"),
+            upserted: upserted.into_iter().flatten().filter_map(one).collect(),
+        }
+    }
+}
+
+/// The documents that a filter with as many keys as results finds; `None` if they do not fit into
+/// one reply.
+pub async fn find_all(
+    session: &mut Session,
+    namespace: &Namespace,
+    filter: Document,
+    projection: Document,
+) -> Result<Option<Vec<Document>>, StoreError> {
+    let (found, complete) = find(
+        session,
+        namespace,
+        filter,
+        projection,
+        TOUCHED_DOCUMENTS_MAX,
+    )
+    .await?;
+    Ok(complete.then_some(found))
+}
+
+/// The first documents that a filter finds, and whether the reply had room for all up to `limit`.
+async fn find(
+    session: &mut Session,
+    namespace: &Namespace,
+    filter: Document,
+    projection: Document,
+    limit: usize,
+) -> Result<(Vec<Document>, bool), StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let command = doc! {
+        "find": namespace.collection(),
+        "filter": filter,
+        "projection": projection,
+        "limit": limit,
+        "batchSize": limit,
+    };
+    let mut reply = session.statement(namespace.database(), command).await?;
+    let damaged = || StoreError::Damaged("a find without a cursor".into());
+    let cursor = reply.get_document_mut("cursor").map_err(|_| damaged())?;
+    // A cursor that stays open ends with the transaction.
+    let complete = cursor.get_i64("id").is_ok_and(|id| id == 0);
+    let Some(Bson::Array(batch)) = cursor.remove("firstBatch") else {
+        return Err(damaged());
+    };
+    let document = |value| match value {
+        Bson::Document(document) => Some(document),
+        _ => None,
+    };
+    Ok((batch.into_iter().filter_map(document).collect(), complete))
 }
 
 fn untouched() -> Applied {
@@ -278,7 +311,8 @@ fn untouched() -> Applied {
     }
 }
 
-fn count(reply: &Document, field: &str) -> i64 {
+/// A count in a reply.
+pub fn count(reply: &Document, field: &str) -> i64 {
     match reply.get(field) {
         Some(Bson::Int32(n)) => i64::from(*n),
         Some(Bson::Int64(n)) => *n,
@@ -286,23 +320,8 @@ fn count(reply: &Document, field: &str) -> i64 {
     }
 }
 
-/// The `_id` that a filter names alone, if it is of a type that equals no value of another type:
-/// then the filter needs no look-up to know its one document. (The number 1 equals 1.0.)
-fn point(filter: &Document) -> Option<&Bson> {
-    let (key, value) = filter.iter().next()?;
-    let sole = filter.len() == 1 && key == "_id";
-    let exact = matches!(
-        value,
-        Bson::ObjectId(_)
-            | Bson::String(_)
-            | Bson::Binary(_)
-            | Bson::DateTime(_)
-            | Bson::Boolean(_)
-    );
-    (sole && exact).then_some(value)
-}
-
-fn by_keys(keys: &[Bson]) -> Document {
+/// The filter that these keys satisfy.
+pub fn by_keys(keys: &[Bson]) -> Document {
     match keys {
         [one] => doc! { "_id": {"$eq": one} },
         many => doc! { "_id": {"$in": many} },
@@ -318,7 +337,8 @@ fn narrowed(filter: &Document, keys: &[Bson]) -> Document {
     narrowed
 }
 
-fn update_bson(update: &Update) -> Bson {
+/// The update as MongoDB takes it.
+pub fn update_bson(update: &Update) -> Bson {
     match update {
         Update::Operators(operators) => Bson::Document(operators.clone()),
         Update::Pipeline(stages) => {
@@ -353,7 +373,7 @@ fn stamped_update(update: &Update, stamp: &Stamp) -> Bson {
 }
 
 /// Whether a replacement leaves the client's fields as they were.
-fn same_content(before: &Document, after: &Document) -> bool {
+pub fn same_content(before: &Document, after: &Document) -> bool {
     let content = |document: &Document| {
         let own = |key: &str| key != STAMP_FIELD && key != "_id";
         let fields = document.iter().filter(|(key, _)| own(key));
@@ -367,23 +387,6 @@ fn same_content(before: &Document, after: &Document) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_an_exact_id_alone_is_a_point() {
-        assert!(point(&doc! {"_id": "a"}).is_some());
-        assert!(point(&doc! {"_id": bson::oid::ObjectId::new()}).is_some());
-        for not in [
-            doc! {},
-            doc! {"_id": 1},
-            doc! {"_id": 1.0},
-            doc! {"_id": {"$gt": 1}},
-            doc! {"_id": Bson::Null},
-            doc! {"_id": "a", "b": 1},
-            doc! {"b": "a"},
-        ] {
-            assert!(point(&not).is_none(), "{not}");
-        }
-    }
 
     #[test]
     fn a_narrowed_filter_keeps_what_positional_operators_need() {

@@ -9,8 +9,10 @@ mod direct;
 mod error;
 mod guest;
 mod log;
+mod merged;
 mod read;
 mod schema;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

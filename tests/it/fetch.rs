@@ -4,23 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::support::{Cluster, FileServer, Outcome, Sandbox};
 
-const UP: [&str; 9] = [
-    "up",
-    "--name",
-    "fetched",
-    "--nodes",
-    "0",
-    "--members",
-    "1",
-    "--base-port",
-    "0",
-];
+const UP: [&str; 7] = ["up", "--nodes", "0", "--members", "1", "--base-port", "0"];
 
 /// A user without a mongod: none named, none on PATH, none cached, and no Python to fetch one.
 fn user_without_mongod(archive: &str) -> Sandbox {
@@ -28,11 +18,12 @@ fn user_without_mongod(archive: &str) -> Sandbox {
     let tools = sandbox.path("bin");
     fs::create_dir(&tools).unwrap();
     for tool in ["sh", "tar", "gzip"] {
-        let real = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-            .map(|folder| folder.join(tool))
-            .find(|file| file.exists())
+        let which = Command::new("sh")
+            .args(["-c", "command -v \"$0\"", tool])
+            .output()
             .unwrap();
-        symlink(real, tools.join(tool)).unwrap();
+        let real = String::from_utf8(which.stdout).unwrap();
+        symlink(real.trim(), tools.join(tool)).unwrap();
     }
     let cache = sandbox.path("cache").display().to_string();
     sandbox
@@ -89,7 +80,7 @@ fn up_and_down(sandbox: &Sandbox) -> Outcome {
     let mut arguments = UP.to_vec();
     arguments.push("--detach");
     let up = sandbox.ok(&arguments);
-    sandbox.ok(&["down", "--name", "fetched", "--purge"]);
+    sandbox.ok(&["down", "--purge"]);
     up
 }
 
@@ -141,7 +132,7 @@ fn an_archive_with_another_checksum_is_not_used() {
         "{outcome:#?}"
     );
     assert_eq!(cached(&sandbox), None);
-    assert!(!sandbox.cluster("fetched").exists());
+    assert!(!sandbox.cluster("drumline").exists());
 }
 
 #[test]
@@ -163,12 +154,58 @@ fn without_any_mongod_the_error_names_all_ways() {
 }
 
 #[test]
-fn a_named_mongod_that_is_too_old_or_no_mongod_is_refused() {
+fn a_mongod_that_misses_a_library_is_refused_with_the_package_to_install() {
+    let said = "mongod: error while loading shared libraries: libcurl.so.4: cannot open";
+    let sandbox = user_of(&format!("echo '{said}' >&2; exit 127"));
+    let outcome = sandbox.run(&UP);
+    assert_eq!(outcome.status, 1);
+    assert!(
+        outcome.stderr.contains("apt install libcurl4"),
+        "{outcome:#?}"
+    );
+}
+
+#[test]
+fn two_fetches_at_once_share_one_download() {
+    let stem = archive_stem();
+    let bytes = archive(&stem);
+    let checksum = sha256(&bytes);
+    let server = published(&stem, bytes, &checksum);
+    let sandbox = user_without_mongod(&server.url);
+    let start = |name| {
+        let mut command = sandbox.drumline(&UP);
+        command.args(["--detach", "--name", name]);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let racers = ["one", "two"].map(start);
+    let fetches = racers.map(|racer| {
+        let output = racer.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said.matches("fetching MongoDB").count()
+    });
+    assert_eq!(fetches.iter().sum::<usize>(), 1);
+    for name in ["one", "two"] {
+        sandbox.ok(&["down", "--name", name]);
+    }
+}
+
+/// A user whose mongod is this script.
+fn user_of(script: &str) -> Sandbox {
     let sandbox = Sandbox::new();
-    let old = sandbox.path("mongod");
-    fs::write(&old, "#!/bin/sh\necho 'db version v4.4.29'\n").unwrap();
-    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
-    let sandbox = sandbox.set("DRUMLINE_MONGOD", old.display().to_string());
+    let mongod = sandbox.path("mongod");
+    fs::write(&mongod, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&mongod, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.set("DRUMLINE_MONGOD", mongod.display().to_string())
+}
+
+#[test]
+fn a_named_mongod_that_is_too_old_or_no_mongod_is_refused() {
+    let sandbox = user_of("echo 'db version v4.4.29'");
     let outcome = sandbox.run(&UP);
     assert_eq!(outcome.status, 1);
     assert!(

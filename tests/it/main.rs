@@ -7,8 +7,10 @@
 
 mod support;
 
+mod cli;
 mod fetch;
 mod layers;
+mod lifetime;
 mod order;
 mod readme;
 mod up;

@@ -132,10 +132,14 @@ fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
             async move { load.run(64).await }
         });
         let probe = load.client(Duration::from_secs(20));
-        let before = Op::Insert {
-            key: "before".into(),
-        };
-        let mut records = vec![load.one_request(&probe, &Clock::default(), before).await];
+        let mut records = Vec::new();
+        // Each waits for a batch of the load: the freeze meets a node in the middle of its work.
+        for number in 0..20 {
+            let before = Op::Insert {
+                key: format!("before{number}"),
+            };
+            records.push(load.one_request(&probe, &Clock::default(), before).await);
+        }
 
         kill(first, Signal::STOP);
         let begun = Instant::now();

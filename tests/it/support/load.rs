@@ -139,7 +139,7 @@ impl Load {
     }
 
     async fn one_client(self, number: u64) -> Vec<Record> {
-        let client = self.client(Duration::from_secs(20));
+        let client = self.client(Duration::from_secs(8));
         let clock = Clock::default();
         let mut records = Vec::new();
         let mut step = 0;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub use cluster::Cluster;
 pub use files::FileServer;
 pub use processes::{Pid, alive, kill, kill_group, processes_in};
-pub use sandbox::{Outcome, Sandbox};
+pub use sandbox::{Outcome, SMALL, Sandbox, up};
 
 /// Long enough for a loaded machine: a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,7 +6,21 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use drumline::cluster::info::ClusterInfo;
+use serde_json::Value;
+
 use super::{alive, processes_in, wait_until};
+
+/// The smallest cluster: one member, no node.
+pub const SMALL: [&str; 4] = ["--nodes", "0", "--members", "1"];
+
+/// The arguments that start a smallest cluster of this name, and more flags.
+pub fn up<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["up", "--name", name];
+    arguments.extend(SMALL);
+    arguments.extend(more);
+    arguments
+}
 
 /// A folder with this user's files, deleted at the end of the test.
 #[derive(Debug)]
@@ -83,7 +97,13 @@ impl Sandbox {
         for (variable, folder) in folders {
             command.env(variable, self.path(folder));
         }
-        for variable in ["DRUMLINE_SERVERS", "DRUMLINE_API_KEY", "DRUMLINE_MONGODB"] {
+        for variable in [
+            "DRUMLINE_SERVERS",
+            "DRUMLINE_API_KEY",
+            "DRUMLINE_MONGODB",
+            "DRUMLINE_CONFIG",
+            "DRUMLINE_TIMEOUT",
+        ] {
             command.env_remove(variable);
         }
         for (variable, value) in &self.variables {
@@ -125,6 +145,19 @@ impl Sandbox {
                 self.run(&["down", "--name", name]);
             }
         }
+    }
+
+    /// What `info -o json` says of a running cluster.
+    #[track_caller]
+    pub fn info(&self, name: &str) -> ClusterInfo {
+        let outcome = self.ok(&["info", "--name", name, "-o", "json"]);
+        serde_json::from_str(&outcome.stdout).unwrap()
+    }
+
+    /// What `ls -o json` says.
+    #[track_caller]
+    pub fn listed(&self) -> Value {
+        serde_json::from_str(&self.ok(&["ls", "-o", "json"]).stdout).unwrap()
     }
 }
 
