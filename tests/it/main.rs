@@ -9,6 +9,8 @@ mod support;
 
 mod cli;
 mod fetch;
+mod layers;
 mod lifetime;
 mod order;
+mod readme;
 mod up;
