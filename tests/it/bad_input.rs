@@ -4,9 +4,14 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use bson::{Document, doc};
+use mongodb::Client;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+
+use crate::support::Cluster;
 
 /// What the rows write to, were they taken.
 pub const DATABASE: &str = "bad_input";
@@ -388,4 +393,64 @@ fn http(method_and_path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
         body.len()
     );
     [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn each_malformed_request_gets_its_documented_error_and_changes_nothing() {
+    let (cluster, runtime) = (Cluster::shared(), Runtime::new().unwrap());
+    runtime.block_on(async {
+        let driver = seeded(cluster).await;
+        let state = async || (documents(&driver).await, entries(&driver).await);
+        let (documents, entries) = state().await;
+        assert_eq!((documents.len(), entries.len()), (1, 0));
+        check_malformed(&target(cluster), state).await;
+        check_refused(&target(cluster), async || self::documents(&driver).await).await;
+        let refusals = self::entries(&driver).await;
+        assert!(refusals.iter().all(|entry| entry.contains_key("error")));
+        println!("{} refusals of writes are in the log", refusals.len());
+    });
+}
+
+fn target(cluster: &Cluster) -> Target {
+    Target {
+        url: cluster.info.nodes[0].url.clone(),
+        api_key: cluster.info.api_key.clone(),
+    }
+}
+
+async fn seeded(cluster: &Cluster) -> Client {
+    let driver = Client::with_uri_str(&cluster.info.mongodb_uri).await.unwrap();
+    let seed = doc! {"_id": "seed", "text": "x"};
+    let rows = driver.database(DATABASE).collection::<Document>(COLLECTION);
+    rows.insert_one(seed).await.unwrap();
+    driver
+}
+
+/// What the rows' collection holds.
+async fn documents(driver: &Client) -> Vec<Document> {
+    let rows = driver.database(DATABASE).collection::<Document>(COLLECTION);
+    let mut found = rows.find(doc! {}).sort(doc! {"_id": 1}).await.unwrap();
+    let mut documents = Vec::new();
+    while found.advance().await.unwrap() {
+        documents.push(found.deserialize_current().unwrap());
+    }
+    documents
+}
+
+/// The log's entries about the rows' collection: other tests write at the same time.
+async fn entries(driver: &Client) -> Vec<Document> {
+    let namespace = format!("{DATABASE}.{COLLECTION}");
+    let log = driver.database("drumline").collection::<Document>("log");
+    let pipeline = vec![
+        doc! {"$match": {"entries.ns": &namespace}},
+        doc! {"$unwind": "$entries"},
+        doc! {"$replaceRoot": {"newRoot": "$entries"}},
+        doc! {"$match": {"ns": &namespace}},
+    ];
+    let mut found = log.aggregate(pipeline).await.unwrap();
+    let mut entries = Vec::new();
+    while found.advance().await.unwrap() {
+        entries.push(found.deserialize_current().unwrap());
+    }
+    entries
 }

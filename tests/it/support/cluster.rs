@@ -65,7 +65,6 @@ impl Cluster {
     }
 
     /// The cluster with one node that tests share which do not harm it.
-    #[allow(dead_code)] // the first tests harm theirs
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(&[]))

@@ -3,9 +3,13 @@
 pub mod audit;
 mod cluster;
 mod files;
+pub mod http;
+pub mod inside;
 pub mod load;
+pub mod mix;
 mod processes;
 mod sandbox;
+pub mod transactions;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,108 @@
+//! Data API requests with any headers, and their replies as they are.
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::header::HeaderMap;
+use hyper::{Method, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use super::Cluster;
+
+/// A client of one node that tries nothing twice.
+#[derive(Debug, Clone)]
+pub struct Http {
+    url: String,
+    key: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A reply.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Http {
+    /// To the cluster's first node.
+    pub fn to(cluster: &Cluster) -> Self {
+        Self {
+            url: cluster.info.nodes[0].url.clone(),
+            key: cluster.info.api_key.clone(),
+            // A connection that a killed node left behind is no part of any test.
+            client: Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build_http(),
+        }
+    }
+
+    /// A request whose body is canonical Extended JSON, as is its reply.
+    pub async fn act(&self, action: &str, body: &Value) -> Reply {
+        self.act_with(action, &[], body).await
+    }
+
+    pub async fn act_with(&self, action: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+        self.try_act(action, headers, body).await.unwrap()
+    }
+
+    /// An error means that there was no reply.
+    pub async fn try_act(
+        &self,
+        action: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Reply, String> {
+        let mut request = Request::post(format!("{}/action/{action}", self.url))
+            .header("apiKey", &self.key)
+            .header("content-type", "application/ejson")
+            .header("accept", "application/ejson");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Full::from(body.to_string())).unwrap())
+            .await
+    }
+
+    /// The status of a GET; `None` if nobody answers.
+    pub async fn status_of(&self, path: &str) -> Option<u16> {
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(format!("{}{path}", self.url))
+            .body(Full::default())
+            .unwrap();
+        self.send(request).await.ok().map(|reply| reply.status)
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply, String> {
+        let response = self.client.request(request).await;
+        let response = response.map_err(|error| format!("{error:?}"))?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| error.to_string())?;
+        Ok(Reply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            text: String::from_utf8(body.to_bytes().into()).unwrap(),
+        })
+    }
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Fails the test unless the reply has this status.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:#?}");
+        self
+    }
+}

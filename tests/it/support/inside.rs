@@ -1,0 +1,100 @@
+//! A sequencer in the test's own process, so that a test says which requests share a batch.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bson::{Document, doc};
+use drumline::model::{Failure, Namespace, NodeName, Outcome, RequestId, Write, WriteRequest};
+use drumline::sequencer::{self, Handle};
+use drumline::store::{Claimed, Store};
+use futures_util::future::join_all;
+use mongodb::Client;
+use tokio::sync::mpsc;
+
+/// A coordinator without HTTP, and a plain driver beside it.
+#[derive(Debug)]
+pub struct Inside {
+    handle: Handle,
+    store: Store,
+    /// The sequencer lives as long as this does.
+    _claims: mpsc::Sender<Claimed>,
+    pub driver: Client,
+}
+
+impl Inside {
+    /// Claims the log of a cluster that has no node.
+    pub async fn start(uri: &str) -> Self {
+        let name = NodeName::parse("n1").unwrap();
+        let store = Store::connect(uri, name.clone()).await.unwrap();
+        store.prepare().await.unwrap();
+        let (claims, inbox) = mpsc::channel(1);
+        let handle = sequencer::spawn(store.clone(), name, inbox);
+        claims.send(store.claim().await.unwrap()).await.unwrap();
+        let mut progress = handle.watch();
+        progress.wait_for(|p| p.epoch.is_some()).await.unwrap();
+        Self {
+            handle,
+            store,
+            _claims: claims,
+            driver: Client::with_uri_str(uri).await.unwrap(),
+        }
+    }
+
+    /// Has all these requests wait, in order, while another batch runs; so the next batch takes
+    /// them together. Gives their ends in the same order.
+    pub async fn together(
+        &self,
+        namespace: &Namespace,
+        writes: Vec<Write>,
+    ) -> Vec<Result<Outcome, Failure>> {
+        self.store.ensure(namespace).await.unwrap();
+        let first = doc! {"_id": bson::oid::ObjectId::new()};
+        let first = Write::Insert {
+            documents: vec![first],
+        };
+        let plug = Namespace::parse("plug.plug").unwrap();
+        self.store.ensure(&plug).await.unwrap();
+        let requests = std::iter::once(request(&plug, first))
+            .chain(writes.into_iter().map(|write| request(namespace, write)));
+        let mut waiting: Vec<Pin<Box<_>>> = requests
+            .map(|request| Box::pin(self.handle.submit(request)))
+            .collect();
+        // The first poll puts each of them into the queue.
+        poll_fn(|context| {
+            for submitted in &mut waiting {
+                let polled = submitted.as_mut().poll(context);
+                assert!(polled.is_pending(), "{polled:?} at once");
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let mut ends = join_all(waiting).await;
+        ends.remove(0).unwrap();
+        ends
+    }
+
+    /// How many transactions the primary has begun since it started.
+    pub async fn transactions(&self) -> i64 {
+        let admin = self.driver.database("admin");
+        let status = admin.run_command(doc! {"serverStatus": 1}).await.unwrap();
+        let transactions = status.get_document("transactions").unwrap();
+        transactions.get_i64("totalStarted").unwrap()
+    }
+
+    pub fn collection(&self, namespace: &Namespace) -> mongodb::Collection<Document> {
+        let database = self.driver.database(namespace.database());
+        database.collection(namespace.collection())
+    }
+}
+
+fn request(namespace: &Namespace, write: Write) -> WriteRequest {
+    WriteRequest {
+        id: RequestId::fresh(),
+        digest: Some(write.digest(namespace)),
+        clock: 0,
+        namespace: namespace.clone(),
+        bytes: 200,
+        write: write.with_ids(),
+    }
+}
