@@ -419,7 +419,9 @@ fn target(cluster: &Cluster) -> Target {
 }
 
 async fn seeded(cluster: &Cluster) -> Client {
-    let driver = Client::with_uri_str(&cluster.info.mongodb_uri).await.unwrap();
+    let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+        .await
+        .unwrap();
     let seed = doc! {"_id": "seed", "text": "x"};
     let rows = driver.database(DATABASE).collection::<Document>(COLLECTION);
     rows.insert_one(seed).await.unwrap();

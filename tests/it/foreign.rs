@@ -63,7 +63,11 @@ async fn everything_works_on(foreign: &Foreign) {
 
     let updates = [
         (0, json!({"$inc": {"a": 10}}), doc! {"_id": 0, "a": 10}),
-        (1, json!([{"$set": {"a": {"$add": ["$a", 10]}}}]), doc! {"_id": 1, "a": 11}),
+        (
+            1,
+            json!([{"$set": {"a": {"$add": ["$a", 10]}}}]),
+            doc! {"_id": 1, "a": 11},
+        ),
     ];
     for (id, update, expected) in updates {
         let fields = json!({"filter": {"_id": id}, "update": update});

@@ -9,16 +9,12 @@ mod support;
 
 mod bad_input;
 mod cli;
-mod exactly_once;
 mod fetch;
 mod foreign;
-mod guest;
 mod layers;
 mod lifetime;
-mod limits;
 mod order;
 mod readme;
 mod refusals;
-mod takeover;
 mod types;
 mod up;

@@ -146,7 +146,10 @@ fn a_slow_request_is_refused_after_its_time_and_its_neighbours_go_on() {
         assert!(is_insert(&ends[2], "after"), "{:?}", ends[2]);
         let refusal = ends[1].as_ref().unwrap().result.as_ref().unwrap_err();
         assert_eq!(refusal.code, 50);
-        assert!(refusal.message.contains("ran longer than 5 s"), "{refusal:?}");
+        assert!(
+            refusal.message.contains("ran longer than 5 s"),
+            "{refusal:?}"
+        );
         assert!(time < Duration::from_secs(9));
     });
 }
@@ -178,7 +181,11 @@ fn a_document_that_another_transaction_holds_costs_only_the_request_that_needs_i
         session.abort_transaction().await.unwrap();
 
         assert!(is_insert(&ends[0], "before"), "{:?}", ends[0]);
-        assert!(matches!(ends[1], Err(Failure::Unavailable(_))), "{:?}", ends[1]);
+        assert!(
+            matches!(ends[1], Err(Failure::Unavailable(_))),
+            "{:?}",
+            ends[1]
+        );
         assert!(ends[2].as_ref().unwrap().result.is_ok());
         assert!(is_insert(&ends[3], "after"), "{:?}", ends[3]);
         assert!(time < Duration::from_secs(5));
@@ -228,7 +235,9 @@ fn a_write_to_a_collection_that_does_not_exist_makes_it() {
         {
             let place = json!({"database": "absent", "collection": format!("c{number}")});
             let mut body = fields;
-            body.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+            body.as_object_mut()
+                .unwrap()
+                .extend(place.as_object().unwrap().clone());
             let (action, status) = [("insertOne", 201), ("updateOne", 200)][number];
             http.act(action, &body).await.expect(status);
             let found = http.act("findOne", &place).await.expect(200);

@@ -51,7 +51,15 @@ fn everything() -> Document {
         "undefined": Bson::Undefined,
         "deep": deep,
     };
-    let decimals = ["0", "-0", "1E-6176", "9.999999999999999999999999999999999E+6144", "NaN", "-Infinity", "1.000"];
+    let decimals = [
+        "0",
+        "-0",
+        "1E-6176",
+        "9.999999999999999999999999999999999E+6144",
+        "NaN",
+        "-Infinity",
+        "1.000",
+    ];
     let decimals = decimals.map(|text| Bson::Decimal128(text.parse::<Decimal128>().unwrap()));
     whole.insert("decimal", decimals.to_vec());
     whole
@@ -66,7 +74,9 @@ fn every_bson_type_survives_the_way_in_and_the_way_out_byte_for_byte() {
     let cluster = Cluster::shared();
     Runtime::new().unwrap().block_on(async {
         let http = Http::to(cluster);
-        let client = Client::with_uri_str(&cluster.info.mongodb_uri).await.unwrap();
+        let client = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
         let expected = everything();
         let sent = Bson::Document(expected.clone()).into_canonical_extjson();
         let place = json!({"database": "types", "collection": "all"});
@@ -88,8 +98,16 @@ fn every_bson_type_survives_the_way_in_and_the_way_out_byte_for_byte() {
         let mut found = reply.json()["document"].clone();
         assert!(found.as_object_mut().unwrap().remove("_stamp").is_some());
         assert_eq!(found, sent);
-        let decoded: Document = Bson::try_from(found).unwrap().as_document().unwrap().clone();
+        let decoded: Document = Bson::try_from(found)
+            .unwrap()
+            .as_document()
+            .unwrap()
+            .clone();
         assert_eq!(bytes(&decoded), bytes(&expected));
-        println!("{} fields, {} bytes of BSON", expected.len(), bytes(&expected).len());
+        println!(
+            "{} fields, {} bytes of BSON",
+            expected.len(),
+            bytes(&expected).len()
+        );
     });
 }
