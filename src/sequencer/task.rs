@@ -13,8 +13,9 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::arrange::Touches;
-use super::core::{Batch, Core, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
+use super::core::Core;
 use super::handle::{Command, Handle, Progress};
+use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
 use crate::model::limits::QUEUE_REQUESTS_MAX;
 use crate::model::request::{encoded, is_exact};
 use crate::model::{

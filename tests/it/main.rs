@@ -9,7 +9,9 @@ mod support;
 
 mod bad_input;
 mod cli;
+mod exactly_once;
 mod fetch;
+mod figures;
 mod foreign;
 mod layers;
 mod lifetime;

@@ -41,7 +41,7 @@ fn everything() -> Document {
             binary(BinarySubtype::UuidOld), binary(BinarySubtype::Md5), binary(BinarySubtype::Encrypted),
             binary(BinarySubtype::UserDefined(0x80)), binary(BinarySubtype::UserDefined(0xff)),
         ],
-        "regex": Regex::from_strings("^a/\\\"b$", "imsx"),
+        "regex": Regex { pattern: "^a/\\\"b$".try_into().unwrap(), options: "imsx".try_into().unwrap() },
         "code": Bson::JavaScriptCode(code.into()),
         "codeWithScope": JavaScriptCodeWithScope { code: code.into(), scope: doc! {"x": 1_i64} },
         "symbol": Bson::Symbol("old".into()),
