@@ -108,7 +108,12 @@ pub enum Output<P> {
     /// Tell the caller that there is no answer.
     Reject { ticket: Ticket, why: Reject },
     /// The log has come to this point, all of it durable on a majority.
-    Advanced { tail: Position, clock: i64 },
+    Advanced {
+        tail: Position,
+        clock: i64,
+        /// A guest's append lies before the tail, or is it.
+        guest: bool,
+    },
     /// The batch in flight met a later epoch: this node is no longer coordinator.
     Fenced,
 }
@@ -238,7 +243,7 @@ impl<P: Clone> Core<P> {
         self.serving = true;
         self.epoch = epoch;
         self.nonce = nonce;
-        self.advance(tail, clock, out);
+        self.advance(tail, clock, false, out);
         self.begin(out);
     }
 
@@ -348,7 +353,7 @@ impl<P: Clone> Core<P> {
                 _ => self.again(out),
             },
             Resolved::Guest { tail, clock } => {
-                self.advance(tail, clock, out);
+                self.advance(tail, clock, true, out);
                 self.rebuild(out);
             }
             Resolved::Fenced => {
@@ -367,7 +372,7 @@ impl<P: Clone> Core<P> {
         let mut batch = flight.batch;
         let rest = batch.slots.split_off(count.min(batch.slots.len()));
         let clock = batch.slots.last().map_or(self.clock, |slot| slot.stamp);
-        self.advance(batch.position, clock, out);
+        self.advance(batch.position, clock, false, out);
         for (index, slot) in batch.slots.into_iter().enumerate() {
             self.forget_id(&slot);
             for ticket in slot.waiting {
@@ -593,13 +598,14 @@ impl<P: Clone> Core<P> {
         }
     }
 
-    fn advance(&mut self, tail: Position, clock: i64, out: &mut Vec<Output<P>>) {
+    fn advance(&mut self, tail: Position, clock: i64, guest: bool, out: &mut Vec<Output<P>>) {
         debug_assert!(tail > self.tail && clock >= self.clock);
         self.tail = tail;
         self.clock = self.clock.max(clock);
         out.push(Output::Advanced {
             tail,
             clock: self.clock,
+            guest,
         });
     }
 

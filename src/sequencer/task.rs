@@ -195,9 +195,12 @@ impl Task {
             }
             Output::Replay { ticket, index } => self.replay(ticket, index),
             Output::Reject { ticket, why } => self.reply(ticket, Err(failure_of(why))),
-            Output::Advanced { tail, clock } => self.progress.send_modify(|progress| {
+            Output::Advanced { tail, clock, guest } => self.progress.send_modify(|progress| {
                 progress.tail = Some(tail);
                 progress.clock = clock;
+                if guest {
+                    progress.guest = Some(tail);
+                }
             }),
             Output::Fenced => {
                 warn!(epoch = %self.epoch, "fenced: another node has claimed a later epoch");
@@ -388,7 +391,7 @@ async fn resolve(
         match store.resolve(&mut session, place).await {
             Ok(standing) => return (session, standing),
             Err(error) => {
-                warn!(%error, position = %place.position, "cannot resolve a position yet")
+                warn!(%error, position = %place.position, "cannot resolve a position yet");
             }
         }
     }

@@ -84,6 +84,13 @@ impl StoreError {
     }
 }
 
+/// For calls that change nothing.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        error.into_failure()
+    }
+}
+
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         let conflict = refusal_of(&error).is_some_and(|refusal| refusal.code == WRITE_CONFLICT);
