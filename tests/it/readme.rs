@@ -147,21 +147,20 @@ struct Terminal {
 
 impl Terminal {
     fn open(sandbox: &Sandbox, commands: &[String]) -> Self {
-        let mut script = "stty cols 80 rows 24\n".to_owned();
+        let program = Path::new(env!("CARGO_BIN_EXE_drumline")).parent().unwrap();
+        let path = program.display();
+        let mut script = format!("stty cols 80 rows 24\nexport PATH='{path}':\"$PATH\"\n");
         for command in commands {
             script += &format!("{command}\nprintf '\\001end %d\\n' $?\n");
         }
         let file = sandbox.path("tour.sh");
         fs::write(&file, script).unwrap();
-        let program = Path::new(env!("CARGO_BIN_EXE_drumline")).parent().unwrap();
-        let path = std::env::var("PATH").unwrap();
         let mut shell = sandbox
             .command("script")
             .args(["--quiet", "--flush", "--return", "--command"])
             .args(["bash tour.sh", "/dev/null"])
             .current_dir(sandbox.folder())
             .env("DRUMLINE_MONGOD", Cluster::mongod())
-            .env("PATH", format!("{}:{path}", program.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
