@@ -1,162 +1,202 @@
-//! A request that is sent again is answered again, not done again.
+//! A request id stands for one execution and one answer, whatever way its tries take.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::support::http::{Http, Reply};
-use crate::support::{Cluster, kill, wait_for};
+use crate::support::{Cluster, Sandbox, kill, wait_until};
 
-fn insert(collection: &str, document: Value) -> Value {
-    json!({"database": "once", "collection": collection, "document": document})
+const KEY: &str = "idempotency-key";
+/// The pause between two looks at a node that starts.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Sends requests about one collection with chosen ids.
+struct Sender {
+    http: Http,
+    collection: &'static str,
 }
 
-fn of(collection: &str) -> Value {
-    json!({"database": "once", "collection": collection})
+impl Sender {
+    fn new(cluster: &Cluster, collection: &'static str) -> Self {
+        let http = Http::to(cluster);
+        Self { http, collection }
+    }
+
+    fn body(&self, mut fields: Value) -> Value {
+        fields["database"] = json!("once");
+        fields["collection"] = json!(self.collection);
+        fields
+    }
+
+    async fn send(&self, id: &str, action: &str, fields: Value) -> Reply {
+        let body = self.body(fields);
+        self.http.act_with(action, &[(KEY, id)], &body).await
+    }
+
+    async fn count(&self) -> usize {
+        let found = self.http.act("find", &self.body(json!({}))).await;
+        found.json()["documents"].as_array().unwrap().len()
+    }
 }
 
-async fn keyed(http: &Http, action: &str, key: &str, body: &Value) -> Reply {
-    http.act_with(action, &[("Idempotency-Key", key)], body)
-        .await
-}
-
-async fn stored(http: &Http, collection: &str) -> usize {
-    let reply = http.act("find", &of(collection)).await;
-    let body: Value = serde_json::from_str(&reply.text).unwrap();
-    body["documents"].as_array().unwrap().len()
-}
-
-fn replayed(reply: &Reply) -> bool {
-    reply
-        .headers
-        .get("idempotency-replayed")
-        .is_some_and(|value| value == "true")
+/// The two replies must differ only in that the second says that it was replayed.
+#[track_caller]
+fn assert_replayed(first: &Reply, again: &Reply) {
+    assert_eq!(first.header("idempotency-replayed"), None);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!((again.status, &again.text), (first.status, &first.text));
+    for place in ["drumline-stamp", "drumline-position"] {
+        assert!(first.header(place).is_some());
+        assert_eq!(again.header(place), first.header(place));
+    }
 }
 
 #[test]
-fn a_retry_gets_the_stored_answer_be_it_success_or_refusal() {
+fn the_same_request_gets_the_stored_answer_success_or_error() {
     Runtime::new().unwrap().block_on(async {
-        let http = Http::to(Cluster::shared());
-        let body = insert("plain", json!({"a": 1}));
-        let first = keyed(&http, "insertOne", "plain-1", &body).await;
-        let again = keyed(&http, "insertOne", "plain-1", &body).await;
-        assert_eq!((first.status, again.status), (201, 201));
-        assert_eq!(
-            first.text, again.text,
-            "the generated _id is the stored one"
-        );
-        assert!(!replayed(&first) && replayed(&again));
-        for header in ["drumline-stamp", "drumline-position"] {
-            assert_eq!(first.headers.get(header), again.headers.get(header));
+        let sender = Sender::new(Cluster::shared(), "stored");
+        let writes = [
+            ("insertOne", json!({"document": {"_id": 1, "n": 0}}), 201),
+            ("insertOne", json!({"document": {"_id": 1}}), 400),
+            (
+                "insertMany",
+                json!({"documents": [{"n": 0}, {"n": 0}]}),
+                201,
+            ),
+            (
+                "updateOne",
+                json!({"filter": {"_id": 1}, "update": {"$inc": {"n": 1}}}),
+                200,
+            ),
+            (
+                "updateMany",
+                json!({"filter": {}, "update": {"$inc": {"n": 1}}}),
+                200,
+            ),
+            (
+                "updateOne",
+                json!({"filter": {"_id": 1}, "update": {"$inc": {"_id": 1}}}),
+                400,
+            ),
+            (
+                "replaceOne",
+                json!({"filter": {"k": 5}, "replacement": {"k": 5}, "upsert": true}),
+                200,
+            ),
+            ("deleteOne", json!({"filter": {"_id": 1}}), 200),
+        ];
+        let mut firsts = Vec::new();
+        for (number, (action, fields, status)) in writes.iter().enumerate() {
+            let id = format!("stored{number}");
+            let reply = sender.send(&id, action, fields.clone()).await;
+            firsts.push(reply.expect(*status));
         }
-        assert_eq!(stored(&http, "plain").await, 1);
-
-        let twin = insert("plain", json!({"_id": "twin"}));
-        keyed(&http, "insertOne", "plain-2", &twin).await;
-        let refused = keyed(&http, "insertOne", "plain-3", &twin).await;
-        http.act(
-            "deleteOne",
-            &json!({"database": "once", "collection": "plain", "filter": {"_id": "twin"}}),
-        )
-        .await;
-        let again = keyed(&http, "insertOne", "plain-3", &twin).await;
-        assert_eq!((refused.status, again.status), (400, 400));
-        assert_eq!(
-            refused.text, again.text,
-            "a refusal stays one, though it would succeed now"
-        );
-        assert!(replayed(&again));
+        let before = sender.count().await;
+        for (number, (action, fields, _)) in writes.iter().enumerate() {
+            let id = format!("stored{number}");
+            let again = sender.send(&id, action, fields.clone()).await;
+            assert_replayed(&firsts[number], &again);
+        }
+        assert_eq!(sender.count().await, before);
     });
 }
 
 #[test]
-fn a_key_belongs_to_its_payload() {
+fn another_payload_under_the_same_id_is_refused_and_not_done() {
     Runtime::new().unwrap().block_on(async {
-        let http = Http::to(Cluster::shared());
-        keyed(
-            &http,
-            "insertOne",
-            "payload-1",
-            &insert("payload", json!({"a": 1})),
-        )
-        .await;
-        for other in [
-            insert("payload", json!({"a": 2})),
-            insert("elsewhere", json!({"a": 1})),
+        let sender = Sender::new(Cluster::shared(), "reused");
+        let fields = json!({"document": {"_id": 1}});
+        sender.send("reused", "insertOne", fields).await.expect(201);
+        for (action, fields) in [
+            ("insertOne", json!({"document": {"_id": 2}})),
+            ("insertMany", json!({"documents": [{"_id": 1}, {"_id": 2}]})),
+            ("deleteOne", json!({"filter": {"_id": 1}})),
         ] {
-            let reply = keyed(&http, "insertOne", "payload-1", &other).await;
-            assert_eq!(reply.status, 422, "{reply:?}");
+            let reply = sender.send("reused", action, fields).await.expect(422);
+            assert_eq!(reply.json()["error_code"], "IdempotencyKeyReused");
         }
-        assert_eq!(stored(&http, "payload").await, 1);
-        assert_eq!(stored(&http, "elsewhere").await, 0);
+        assert_eq!(sender.count().await, 1);
     });
 }
 
 #[test]
-fn many_at_once_with_one_key_are_done_once() {
+fn tries_at_the_same_time_share_one_execution() {
     Runtime::new().unwrap().block_on(async {
-        let http = Http::to(Cluster::shared());
-        let body = insert("join", json!({"a": 1}));
-        let sent: Vec<_> = (0..50)
-            .map(|_| {
-                let (http, body) = (http.clone(), body.clone());
-                tokio::spawn(async move { keyed(&http, "insertOne", "join-1", &body).await })
-            })
-            .collect();
-        let mut texts = Vec::new();
-        for reply in sent {
-            let reply = reply.await.unwrap();
-            assert_eq!(reply.status, 201, "{reply:?}");
-            texts.push(reply.text);
+        let sender = Sender::new(Cluster::shared(), "joined");
+        let fields = json!({"document": {"a": 1}});
+        let tries = (0..20).map(|_| sender.send("joined", "insertOne", fields.clone()));
+        let replies = join_all(tries).await;
+        for reply in &replies {
+            let first = &replies[0];
+            assert_eq!((reply.status, &reply.text), (201, &first.text));
+            let stamp = reply.header("drumline-stamp");
+            assert_eq!(stamp, first.header("drumline-stamp"));
         }
-        texts.dedup();
-        assert_eq!(texts.len(), 1);
-        assert_eq!(stored(&http, "join").await, 1);
+        assert_eq!(sender.count().await, 1);
     });
 }
 
 #[test]
-fn a_retry_after_a_restart_of_the_node_gets_the_stored_answer() {
+fn an_answer_outlives_its_node_and_is_the_same_on_another_path() {
     let cluster = Cluster::start(&[]);
     Runtime::new().unwrap().block_on(async {
-        let http = Http::to(&cluster);
-        let body = json!({"database": "once", "collection": "restart",
-            "filter": {"_id": "n"}, "update": {"$inc": {"n": 1}}, "upsert": true});
-        let first = keyed(&http, "updateOne", "restart-1", &body).await;
+        let sender = Sender::new(&cluster, "restarted");
+        let fields = json!({"document": {"a": 1}});
+        let first = sender.send("once", "insertOne", fields.clone()).await;
+        let refused = json!({"document": {"_id": first.json()["insertedId"]}});
+        let error = sender.send("error", "insertOne", refused.clone()).await;
+        let (first, error) = (first.expect(201), error.expect(400));
+
         let node = cluster.node_pid(0);
         kill(node, Signal::KILL);
-        wait_for("another process is the node", || {
-            (cluster.node_pid(0) != node).then_some(())
-        });
-        while http.status_of("/readyz").await != Some(200) {
-            tokio::task::yield_now().await;
-        }
-        let again = keyed(&http, "updateOne", "restart-1", &body).await;
-        assert_eq!(first.text, again.text);
-        assert!(replayed(&again));
+        wait_until("the node is back", || cluster.node_pid(0) != node);
+        until_ready(&sender.http).await;
+        let again = sender.send("once", "insertOne", fields.clone()).await;
+        assert_replayed(&first, &again);
+        let again = sender.send("error", "insertOne", refused).await;
+        assert_replayed(&error, &again);
 
-        let uri = cluster.sandbox().path("uri");
-        std::fs::write(&uri, &cluster.info.mongodb_uri).unwrap();
-        let without_a_server = cluster.sandbox().ok(&[
-            "update",
-            "once.restart",
-            r#"{"_id": "n"}"#,
-            r#"{"$inc": {"n": 1}}"#,
-            "--upsert",
-            "--request-id",
-            "restart-1",
-            "--mongodb-file",
-            uri.to_str().unwrap(),
-        ]);
-        assert!(
-            without_a_server.stdout.contains(r#""replayed":true"#),
-            "{without_a_server:?}"
-        );
-        let found = http.act("findOne", &of("restart")).await;
-        assert!(
-            found.text.contains(r#""n":{"$numberInt":"1"}"#),
-            "{}",
-            found.text
-        );
+        let inserted = first.json()["insertedId"]["$oid"].clone();
+        let guest = guest_insert(&cluster, "once", r#"{"a": 1}"#);
+        assert_eq!(guest.0, 0);
+        assert!(guest.1.contains(inserted.as_str().unwrap()), "{guest:?}");
+        let other = guest_insert(&cluster, "once", r#"{"a": 2}"#);
+        assert_eq!(other.0, 1, "{other:?}");
+        let new = guest_insert(&cluster, "by-guest", r#"{"_id": 7}"#);
+        assert_eq!(new.0, 0, "{new:?}");
+        let document = json!({"document": {"_id": 7}});
+        let again = sender.send("by-guest", "insertOne", document).await;
+        let again = again.expect(201);
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+        assert_eq!(sender.count().await, 2);
     });
+}
+
+async fn until_ready(http: &Http) {
+    while http.status_of("/readyz").await != Some(200) {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Inserts through no server; gives the exit status and all that was printed.
+fn guest_insert(cluster: &Cluster, id: &str, document: &str) -> (i32, String) {
+    let sandbox: &Sandbox = cluster.sandbox();
+    let file = sandbox.path("uri");
+    std::fs::write(&file, &cluster.info.mongodb_uri).unwrap();
+    let file = file.to_str().unwrap();
+    let arguments = [
+        "insert",
+        "once.restarted",
+        document,
+        "--request-id",
+        id,
+        "--mongodb-file",
+        file,
+    ];
+    let outcome = sandbox.run(&arguments);
+    (outcome.status, outcome.stdout + &outcome.stderr)
 }

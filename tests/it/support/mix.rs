@@ -11,6 +11,8 @@ use super::inside::Inside;
 
 /// How many documents the requests of a mix contend for.
 const KEYS: usize = 12;
+/// A value of the unique index that a document holds which no request changes.
+const TAKEN: &str = "taken@example.org";
 const DUPLICATE_KEY: i32 = 11000;
 
 /// Requests in order, what each must get, and the documents afterwards.
@@ -83,7 +85,7 @@ impl Mix {
             let ids = vec![Bson::String(key)];
             return self.expect(insert(document), Ok(Answer::Inserted { ids }));
         };
-        let (write, answer) = match number / KEYS % 5 {
+        let (write, answer) = match (number / KEYS + number % KEYS) % 5 {
             1 => {
                 document.insert("n", serial);
                 let set = doc! {"$set": {"n": serial}};
@@ -131,8 +133,7 @@ impl Mix {
         let (write, code) = match number % 7 {
             0 => (insert(fresh(&key, self.serial)), DUPLICATE_KEY),
             1 => {
-                let mail = self.documents[&key].get_str("mail").unwrap();
-                let other = doc! {"_id": format!("new{number}"), "mail": mail};
+                let other = doc! {"_id": format!("new{number}"), "mail": TAKEN};
                 (insert(other), DUPLICATE_KEY)
             }
             2 => (operators(doc! {"$set": {"n": -1}}), 121),
@@ -150,6 +151,7 @@ impl Mix {
         let log = inside.collection(&Namespace::parse("drumline.log").unwrap());
         let before = log.count_documents(doc! {}).await.unwrap();
         let attempts = inside.transactions().await;
+        let keys: Vec<_> = self.steps.iter().map(|step| key_of(&step.write)).collect();
         let (writes, expected): (Vec<_>, Vec<_>) =
             (self.steps.into_iter().map(|s| (s.write, s.expected))).unzip();
         let begun = Instant::now();
@@ -158,6 +160,7 @@ impl Mix {
         let attempts = inside.transactions().await - attempts;
         let log_documents = log.count_documents(doc! {}).await.unwrap() - before;
         compare_answers(&ends, &expected);
+        compare_order(&ends, &keys);
         compare_documents(inside, namespace, self.documents).await;
         let refused = expected.iter().filter(|end| end.is_err()).count();
         Cost {
@@ -183,19 +186,44 @@ async fn prepare(inside: &Inside, namespace: &Namespace) {
         "indexes": [{"key": {"mail": 1}, "name": "mail", "unique": true}],
     };
     database.run_command(index).await.unwrap();
+    let holder = doc! {"_id": "holder", "mail": TAKEN, "n": 0};
+    inside
+        .collection(namespace)
+        .insert_one(holder)
+        .await
+        .unwrap();
 }
 
 fn compare_answers(ends: &[Result<Outcome, Failure>], expected: &[Result<Answer, i32>]) {
-    let mut last = 0;
     for (number, (end, expected)) in ends.iter().zip(expected).enumerate() {
         let outcome = (end.as_ref()).unwrap_or_else(|failure| panic!("{number}: {failure}"));
         let result = outcome.result.as_ref().map_err(|refusal| refusal.code);
         assert_eq!(result, expected.as_ref().map_err(|code| *code), "{number}");
-        let stamp = outcome.stamp.t;
-        assert!(stamp > last, "{number}: stamp {stamp} after {last}");
-        last = stamp;
     }
     assert_eq!(ends.len(), expected.len());
+}
+
+/// Requests for the same document have their stamps in the order in which they arrived.
+fn compare_order(ends: &[Result<Outcome, Failure>], keys: &[String]) {
+    let mut last = BTreeMap::new();
+    for (end, key) in ends.iter().zip(keys) {
+        let stamp = end.as_ref().unwrap().stamp.t;
+        let before = last.insert(key, stamp);
+        assert!(
+            before < Some(stamp),
+            "{key}: stamp {stamp} after {before:?}"
+        );
+    }
+}
+
+fn key_of(write: &Write) -> String {
+    let document = match write {
+        Write::Insert { documents } => &documents[0],
+        Write::Update { filter, .. }
+        | Write::Replace { filter, .. }
+        | Write::Delete { filter, .. } => filter,
+    };
+    document.get_str("_id").unwrap().to_owned()
 }
 
 async fn compare_documents(
@@ -207,9 +235,12 @@ async fn compare_documents(
     let mut stored = BTreeMap::new();
     while found.advance().await.unwrap() {
         let mut document: Document = found.deserialize_current().unwrap();
-        assert!(document.remove("_stamp").is_some(), "{document}");
+        let stamped = document.remove("_stamp").is_some();
+        let key = document.get_str("_id").unwrap();
+        assert_eq!(stamped, key != "holder", "{document}");
         stored.insert(document.get_str("_id").unwrap().to_owned(), document);
     }
+    assert!(stored.remove("holder").is_some());
     assert_eq!(stored, expected);
 }
 

@@ -1,0 +1,196 @@
+//! What is full or frozen says so in time, keeps its memory bounded, and comes back by itself.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use drumline::model::limits::{IN_FLIGHT_BYTES_MAX, QUEUE_BYTES_MAX, REQUEST_WAIT_MAX};
+use futures_util::future::join_all;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
+
+use crate::support::audit::audit;
+use crate::support::http::{Http, Reply};
+use crate::support::load::Load;
+use crate::support::{Cluster, Pid, kill};
+
+const MIB: usize = 1 << 20;
+const REST_BYTES_MAX: usize = 64 * MIB;
+/// Beside the counted bodies and replies: what the driver and the allocator hold of the same bytes.
+const LOAD_BYTES_MAX: usize = 4 * IN_FLIGHT_BYTES_MAX;
+/// A reply may come this much after the wait is over.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A figure of `/proc/PID/status`, in bytes.
+fn memory(pid: Pid, figure: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(figure))
+        .unwrap();
+    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+fn body(fields: Value) -> Value {
+    let mut body = fields;
+    body["database"] = json!("limits");
+    body["collection"] = json!("big");
+    body
+}
+
+fn document_of(bytes: usize) -> Value {
+    body(json!({"document": {"text": "x".repeat(bytes)}}))
+}
+
+#[test]
+fn memory_is_small_at_rest_and_bounded_under_big_bodies_and_replies() {
+    let cluster = Cluster::start(&[]);
+    let node = cluster.node_pid(0);
+    Runtime::new().unwrap().block_on(async {
+        let http = Http::to(&cluster);
+        http.act("insertOne", &document_of(1)).await.expect(201);
+        let rest = memory(node, "VmRSS");
+        println!("node at rest: {} MiB", rest / MIB);
+        assert!(rest < REST_BYTES_MAX);
+
+        let big = document_of(4 * MIB);
+        let inserts = join_all((0..24).map(|_| http.act("insertOne", &big))).await;
+        count_statuses("inserts of 4 MiB at once", &inserts, &[201, 429]);
+        let filter = body(json!({"filter": {}}));
+        let finds = join_all((0..24).map(|_| http.act("find", &filter))).await;
+        count_statuses("finds of the lot at once", &finds, &[200, 413, 429]);
+        let peak = memory(node, "VmHWM");
+        println!("node's peak: {} MiB", peak / MIB);
+        assert!(peak < LOAD_BYTES_MAX);
+        http.act("insertOne", &document_of(1)).await.expect(201);
+    });
+}
+
+/// Prints how often each status came; fails on any other than those that are allowed.
+#[track_caller]
+fn count_statuses(what: &str, replies: &[Reply], allowed: &[u16]) {
+    let of = |status: u16| replies.iter().filter(|r| r.status == status).count();
+    let counts: Vec<_> = allowed
+        .iter()
+        .map(|status| (*status, of(*status)))
+        .collect();
+    println!("{what}: {counts:?}");
+    let counted: usize = counts.iter().map(|(_, count)| count).sum();
+    assert_eq!(counted, replies.len(), "{replies:?}");
+    for reply in replies
+        .iter()
+        .filter(|reply| matches!(reply.status, 429 | 503))
+    {
+        assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    }
+}
+
+/// The replica set's processes, stopped until this is dropped.
+struct Frozen<'a>(&'a Cluster);
+
+impl<'a> Frozen<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        signal_members(cluster, Signal::STOP);
+        Self(cluster)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        signal_members(self.0, Signal::CONT);
+    }
+}
+
+fn signal_members(cluster: &Cluster, signal: Signal) {
+    let members = cluster.info.members.iter();
+    members.for_each(|member| kill(member.pid, signal));
+}
+
+#[test]
+fn while_mongodb_is_frozen_every_request_is_answered_in_time_and_the_node_recovers_alone() {
+    let cluster = Cluster::start(&[]);
+    Runtime::new().unwrap().block_on(async {
+        let load = Load::new(&cluster, "load.frozen_members");
+        let running = tokio::spawn({
+            let load = load.clone();
+            async move { load.run(16).await }
+        });
+        let http = Http::to(&cluster);
+        http.act("insertOne", &document_of(1)).await.expect(201);
+
+        let frozen = Frozen::new(&cluster);
+        let (small, big, reads) = requests_while_frozen(&http).await;
+        count_statuses("inserts while MongoDB is frozen", &small, &[503, 504]);
+        count_statuses(
+            "inserts of 6 MiB while it is frozen",
+            &big,
+            &[429, 503, 504],
+        );
+        count_statuses("finds while it is frozen", &reads, &[503]);
+        let full = big.iter().filter(|reply| reply.status == 429).count();
+        assert!(full > 0, "the queue has no bound");
+        drop(frozen);
+
+        let thawed = Instant::now();
+        while http.act("insertOne", &document_of(1)).await.status != 201 {
+            assert!(
+                thawed.elapsed() < Duration::from_secs(30),
+                "it never recovers"
+            );
+        }
+        println!(
+            "thaw to the first acknowledged write: {:?}",
+            thawed.elapsed()
+        );
+        load.stop();
+        let mut records = running.await.unwrap();
+        load.settle(&mut records).await;
+        let audited = audit(&cluster.info.mongodb_uri, &load.namespace, &records).await;
+        println!("{audited:?}");
+        assert_eq!(audited.unknown, 0);
+    });
+}
+
+/// Small and big writes and reads, all at once. Each must be answered within its time.
+async fn requests_while_frozen(http: &Http) -> (Vec<Reply>, Vec<Reply>, Vec<Reply>) {
+    let small = document_of(10);
+    let large = document_of(6 * MIB);
+    let filter = body(json!({"filter": {"_id": 1}}));
+    let in_time = async |action: &str, body: &Value| {
+        let begun = Instant::now();
+        let reply = http.act(action, body).await;
+        let time = begun.elapsed();
+        assert!(time < REQUEST_WAIT_MAX + GRACE, "{time:?}: {reply:?}");
+        reply
+    };
+    // More than the queue holds.
+    let count = 2 * QUEUE_BYTES_MAX / (6 * MIB);
+    let smalls = join_all((0..20).map(|_| in_time("insertOne", &small)));
+    let larges = join_all((0..count).map(|_| in_time("insertOne", &large)));
+    let reads = join_all((0..10).map(|_| in_time("find", &filter)));
+    tokio::join!(smalls, larges, reads)
+}
+
+#[test]
+fn a_primary_frozen_for_a_moment_costs_a_moment() {
+    let cluster = Cluster::start(&["--members", "1"]);
+    Runtime::new().unwrap().block_on(async {
+        let http = Http::to(&cluster);
+        http.act("insertOne", &document_of(1)).await.expect(201);
+        let frozen = Frozen::new(&cluster);
+        let first = document_of(1);
+        let waiting = http.act("insertOne", &first);
+        let thaw = async {
+            // The length of the freeze, which is what the test is about.
+            sleep(Duration::from_secs(2)).await;
+            drop(frozen);
+            Instant::now()
+        };
+        let (reply, thawed) = tokio::join!(waiting, thaw);
+        println!("thaw to the answer: {:?}", thawed.elapsed());
+        reply.expect(201);
+        assert!(thawed.elapsed() < Duration::from_secs(1));
+    });
+}
