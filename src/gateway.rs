@@ -8,15 +8,25 @@ use bson::Document;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::error;
 
+use crate::budget::Reservation;
 use crate::model::limits::REQUEST_WAIT_MAX;
 use crate::model::{
-    Consistency, Documents, Failure, Namespace, Outcome, Position, Read, WriteRequest,
+    Consistency, Documents, Failure, Namespace, NodeName, Outcome, Position, Read, WriteRequest,
 };
 use crate::sequencer::{Handle, Validator};
 use crate::store::{Found, Store, StoreError};
 
 /// The pause before a snapshot that was too old is taken again.
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(2);
+/// It doubles up to this: a client may ask for a stamp that never comes.
+const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_millis(64);
+
+/// What is read, and where.
+#[derive(Debug, Clone, Copy)]
+struct Question<'a> {
+    namespace: &'a Namespace,
+    read: &'a Read,
+}
 
 /// Answers requests. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -58,19 +68,24 @@ impl Gateway {
     }
 
     /// Runs a read. `clock` is the client's Lamport clock, 0 if it gave none: a causal read is
-    /// never older than it.
+    /// never older than it. `memory` grows with the result.
     pub async fn read(
         &self,
         namespace: Namespace,
         read: Read,
         consistency: Consistency,
         clock: i64,
+        memory: &mut Reservation,
     ) -> Result<Documents, Failure> {
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
+        let question = Question {
+            namespace: &namespace,
+            read: &read,
+        };
         let reading = async {
             match consistency {
-                Consistency::Causal => self.read_at(&namespace, &read, Position::ZERO, clock).await,
-                Consistency::Linearizable => self.linearizable(&namespace, &read).await,
+                Consistency::Causal => self.read_at(question, Position::ZERO, clock, memory).await,
+                Consistency::Linearizable => self.linearizable(question, memory).await,
             }
         };
         let late = || Failure::Stale("the log does not reach the stamp yet".into());
@@ -79,13 +94,17 @@ impl Gateway {
 
     /// What this node knows to be acknowledged when the read begins is in the read's snapshot; that
     /// nobody else has acknowledged more is proved by a look that begins after the read did.
-    async fn linearizable(&self, namespace: &Namespace, read: &Read) -> Result<Documents, Failure> {
+    async fn linearizable(
+        &self,
+        question: Question<'_>,
+        memory: &mut Reservation,
+    ) -> Result<Documents, Failure> {
         let progress = self.sequencer.progress();
         let (Some(epoch), Some(known)) = (progress.epoch, progress.tail) else {
             return Err(Failure::NoCoordinator);
         };
         let (found, tail) = tokio::join!(
-            self.read_at(namespace, read, known, 0),
+            self.read_at(question, known, 0, memory),
             self.validator.tail(),
         );
         let (found, tail) = (found?, tail.map_err(StoreError::into_failure)?);
@@ -93,30 +112,37 @@ impl Gateway {
             self.sequencer.depose(tail.epoch).await;
             return Err(Failure::NoCoordinator);
         }
-        let own = tail
-            .node
-            .as_ref()
-            .is_some_and(|node| node.as_str() == self.node);
-        if own || tail.position <= found.position {
-            return Ok(found);
+        let own = |node: &NodeName| node.as_str() == self.node;
+        // A command without a server may have appended, and its write been acknowledged, before
+        // this read: at the end of the log, or before this node's own last batch.
+        let guest = match tail.node.as_ref().is_some_and(own) {
+            true => self.sequencer.progress().guest,
+            false => Some(tail.position),
+        };
+        match guest {
+            Some(guest) if guest > found.position => self.read_at(question, guest, 0, memory).await,
+            _ => Ok(found),
         }
-        // A command without a server appended: its write may have been acknowledged before.
-        self.read_at(namespace, read, tail.position, 0).await
     }
 
     async fn read_at(
         &self,
-        namespace: &Namespace,
-        read: &Read,
+        Question { namespace, read }: Question<'_>,
         least: Position,
         clock: i64,
+        memory: &mut Reservation,
     ) -> Result<Documents, Failure> {
+        let mut pause = SNAPSHOT_PAUSE;
         loop {
-            let found = self.store.read(namespace, read, least, clock).await;
-            match found.map_err(StoreError::into_failure)? {
+            match self
+                .store
+                .read(namespace, read, least, clock, memory)
+                .await?
+            {
                 Found::Documents(documents) => return Ok(documents),
-                Found::TooOld(_) => sleep(SNAPSHOT_PAUSE).await,
+                Found::TooOld(_) => sleep(pause).await,
             }
+            pause = SNAPSHOT_PAUSE_MAX.min(pause * 2);
         }
     }
 

@@ -95,6 +95,14 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_in_a_secret_does_not_show_it() {
+        for text in ["api_key = 12345", "api_key = x12345", "mongodb = [12345]"] {
+            let ConfigError(message) = parsed(text).unwrap_err();
+            assert!(!message.contains("12345"), "{message}");
+        }
+    }
+
+    #[test]
     fn names_file_and_line_of_a_mistake() {
         for (text, line, word) in [
             ("servers = [\"http://a:1\"]\nserver = \"x\"\n", 2, "server"),

@@ -14,7 +14,7 @@ const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// A password, a key, or a URI that holds one. Neither `Debug` nor any error text shows it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "toml::Value")]
 pub struct Secret(String);
 
 impl Secret {
@@ -43,6 +43,18 @@ impl Secret {
     /// The text itself. Whoever calls this answers for where it goes.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<toml::Value> for Secret {
+    type Error = &'static str;
+
+    /// Serde's own message would show a value of another type, like a key of digits without quotes.
+    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
+        match value {
+            toml::Value::String(text) => Ok(Self(text)),
+            _ => Err("a secret is a string in quotes"),
+        }
     }
 }
 

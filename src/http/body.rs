@@ -4,8 +4,8 @@ use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::budget::Reservation;
 use super::error::Problem;
+use crate::budget::Reservation;
 use crate::model::Failure;
 use crate::model::limits::{BODY_BYTES_MAX, BODY_WAIT_MAX};
 

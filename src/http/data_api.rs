@@ -119,9 +119,11 @@ async fn run_read(
     namespace: Namespace,
     read: Read,
 ) -> Result<Response, Problem> {
+    // Held until the reply is made.
+    let mut held = app.budget.open();
     let found = app
         .gateway
-        .read(namespace, read, asked.consistency, asked.clock)
+        .read(namespace, read, asked.consistency, asked.clock, &mut held)
         .await?;
     let is_long = found.documents.len() > LONG_DOCUMENTS;
     let reservation = app.budget.open();

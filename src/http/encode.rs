@@ -10,8 +10,9 @@ use bson::{Bson, Document};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use super::action::Action;
-use super::budget::{MeteredBuffer, Reservation};
 use super::ejson::{Fields, Format, Json};
+use super::metered::MeteredBuffer;
+use crate::budget::Reservation;
 use crate::model::{Answer, Failure};
 
 /// The reply to a write that was done.

@@ -5,7 +5,6 @@
 pub mod action;
 pub mod auth;
 pub mod body;
-pub mod budget;
 pub mod data_api;
 pub mod decode;
 pub mod ejson;
@@ -14,6 +13,7 @@ pub mod error;
 pub mod fields;
 pub mod headers;
 pub mod log;
+pub mod metered;
 pub mod router;
 pub mod server;
 pub mod stall;

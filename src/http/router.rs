@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::auth::ApiKeys;
-use super::budget::Budget;
 use super::data_api;
 use super::error::Problem;
 use super::log;
+use crate::budget::Budget;
 use crate::gateway::Gateway;
 use crate::model::limits::IN_FLIGHT_BYTES_MAX;
 

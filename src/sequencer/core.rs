@@ -6,13 +6,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::arrange::{Touches, arrange};
+use super::arrange::arrange;
+use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Slot, Submission, Ticket};
 use crate::model::limits;
 use crate::model::order::CLOCK_AHEAD_MAX;
 use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
-
-/// Stands for one waiting caller.
-pub type Ticket = u64;
 
 /// How many requests may be run again, over all attempts at one position, before the batch is cut.
 /// A refusal aborts the whole transaction, so what stands before it must run again. A cut costs one
@@ -20,142 +18,6 @@ pub type Ticket = u64;
 const REDO_MAX: usize = 32;
 /// How often in a row one request may meet another program's lock before it is sent back.
 const CONFLICTS_MAX: u32 = 8;
-
-/// A request as the core sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Submission<P> {
-    pub ticket: Ticket,
-    pub id: RequestId,
-    /// Set if the client gave the id, so that it may come again.
-    pub digest: Option<Digest>,
-    /// The client's clock.
-    pub clock: i64,
-    /// The size of the payload.
-    pub bytes: usize,
-    /// What it touches, if its payload alone tells: it may then stand beside its like.
-    pub touches: Option<Touches>,
-    pub payload: P,
-}
-
-/// What happens to the core.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Input<P> {
-    /// This node's claim is in the log: serve from `tail` on. The nonce makes batch ids unique.
-    Serve {
-        epoch: Epoch,
-        tail: Position,
-        clock: i64,
-        nonce: u64,
-    },
-    Submit(Submission<P>),
-    /// The caller of this ticket waits no longer.
-    Withdraw(Ticket),
-    /// The run of the batch in flight ended.
-    Ran(Ran),
-    /// The look at the position of the batch in flight ended.
-    Resolved(Resolved),
-    /// The look for the request ids of the batch in flight ended: the ones that are in the log, by
-    /// their place in the batch, with the digest that the log holds.
-    Looked(Vec<(usize, Option<Digest>)>),
-    /// Another node has claimed a later epoch, or this node stops: take and begin nothing more.
-    Depose,
-}
-
-/// How one run of a batch ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Ran {
-    /// The first `count` requests and their log document are durable on a majority.
-    Committed { count: usize },
-    /// MongoDB refused this request, and with it the transaction: nothing was done.
-    Refused { index: usize, refusal: Refusal },
-    /// Another program's transaction holds a document of this request: nothing was done.
-    Contended { index: usize },
-    /// It is not known whether anything was done. `repeated`: a request id stands in the log.
-    Doubt { repeated: bool },
-}
-
-/// What stands at the position of a batch in doubt.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Resolved {
-    /// This very batch, with its first `count` requests.
-    Mine { count: usize },
-    /// Nothing.
-    Absent,
-    /// A batch of the same epoch from a command without a server. The log goes on after `tail`.
-    Guest { tail: Position, clock: i64 },
-    /// A later epoch (the fence).
-    Fenced,
-}
-
-/// What the task is to do.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Output<P> {
-    /// Run this batch; answer with [`Input::Ran`].
-    Run(Batch<P>),
-    /// Look what stands at the batch's position; answer with [`Input::Resolved`].
-    Resolve(Batch<P>),
-    /// Look which of the batch's request ids are in the log; answer with [`Input::Looked`].
-    Look(Batch<P>),
-    /// Tell the caller the result of the batch's request number `index`.
-    Answer {
-        ticket: Ticket,
-        index: usize,
-        stamp: i64,
-        position: Position,
-    },
-    /// Tell the caller the answer that [`Output::Look`] found for request number `index`.
-    Replay { ticket: Ticket, index: usize },
-    /// Tell the caller that there is no answer.
-    Reject { ticket: Ticket, why: Reject },
-    /// The log has come to this point, all of it durable on a majority.
-    Advanced { tail: Position, clock: i64 },
-    /// The batch in flight met a later epoch: this node is no longer coordinator.
-    Fenced,
-}
-
-/// Why a caller gets no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reject {
-    /// The queue is full. Not done.
-    Full,
-    /// This node is not coordinator. Not done.
-    NotCoordinator,
-    /// The client's clock is too far ahead. Not done.
-    ClockAhead,
-    /// The id belongs to another payload. Not done.
-    IdReused,
-    /// Another program held a document of this request for too long. Not done.
-    Contended,
-    /// The caller waited no longer while the request still stood in the queue. Not done.
-    Expired,
-    /// The caller waited no longer while the request was running. Done or not: unknown.
-    Unknown,
-}
-
-/// Requests that travel in one transaction, with everything that must not change when the batch
-/// is run again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Batch<P> {
-    pub position: Position,
-    pub epoch: Epoch,
-    pub id: BatchId,
-    pub slots: Vec<Slot<P>>,
-    /// How often this batch was begun, from 1. The task pauses longer before later attempts.
-    pub attempt: u32,
-}
-
-/// A request in a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Slot<P> {
-    pub submission: Submission<P>,
-    /// The callers that wait: the first, and later ones with the same request.
-    pub waiting: Vec<Ticket>,
-    /// The counter of the request's stamp.
-    pub stamp: i64,
-    /// Set when MongoDB refused the request: it is skipped and only logged.
-    pub refused: Option<Refusal>,
-    conflicts: u32,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct InFlight<P> {
@@ -238,7 +100,7 @@ impl<P: Clone> Core<P> {
         self.serving = true;
         self.epoch = epoch;
         self.nonce = nonce;
-        self.advance(tail, clock, out);
+        self.advance(tail, clock, false, out);
         self.begin(out);
     }
 
@@ -348,7 +210,7 @@ impl<P: Clone> Core<P> {
                 _ => self.again(out),
             },
             Resolved::Guest { tail, clock } => {
-                self.advance(tail, clock, out);
+                self.advance(tail, clock, true, out);
                 self.rebuild(out);
             }
             Resolved::Fenced => {
@@ -367,7 +229,7 @@ impl<P: Clone> Core<P> {
         let mut batch = flight.batch;
         let rest = batch.slots.split_off(count.min(batch.slots.len()));
         let clock = batch.slots.last().map_or(self.clock, |slot| slot.stamp);
-        self.advance(batch.position, clock, out);
+        self.advance(batch.position, clock, false, out);
         for (index, slot) in batch.slots.into_iter().enumerate() {
             self.forget_id(&slot);
             for ticket in slot.waiting {
@@ -593,13 +455,14 @@ impl<P: Clone> Core<P> {
         }
     }
 
-    fn advance(&mut self, tail: Position, clock: i64, out: &mut Vec<Output<P>>) {
+    fn advance(&mut self, tail: Position, clock: i64, guest: bool, out: &mut Vec<Output<P>>) {
         debug_assert!(tail > self.tail && clock >= self.clock);
         self.tail = tail;
         self.clock = self.clock.max(clock);
         out.push(Output::Advanced {
             tail,
             clock: self.clock,
+            guest,
         });
     }
 
@@ -615,20 +478,6 @@ impl<P: Clone> Core<P> {
         if slot.submission.digest.is_some() {
             self.by_id.remove(&slot.submission.id);
         }
-    }
-}
-
-impl<P> Slot<P> {
-    /// Whether nobody waits for this request any more.
-    fn abandoned(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Takes the caller out; false if it does not wait here.
-    fn withdraw(&mut self, ticket: Ticket) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|waiting| *waiting != ticket);
-        self.waiting.len() < before
     }
 }
 

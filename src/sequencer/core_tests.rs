@@ -43,7 +43,8 @@ fn serving() -> Core<()> {
         out,
         [Output::Advanced {
             tail: Position(1),
-            clock: 1
+            clock: 1,
+            guest: false,
         }]
     );
     core

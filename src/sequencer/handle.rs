@@ -30,6 +30,8 @@ pub struct Progress {
     pub epoch: Option<Epoch>,
     /// Everything up to here is durable on a majority.
     pub tail: Option<Position>,
+    /// The last position known before which a command without a server has appended.
+    pub guest: Option<Position>,
     /// The counter of the last stamp up to there.
     pub clock: i64,
 }

@@ -4,8 +4,9 @@
 //! names MongoDB.
 
 mod arrange;
-pub mod core;
+mod core;
 mod handle;
+mod steps;
 mod task;
 mod validator;
 

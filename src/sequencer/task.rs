@@ -13,8 +13,9 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::arrange::Touches;
-use super::core::{Batch, Core, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
+use super::core::Core;
 use super::handle::{Command, Handle, Progress};
+use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
 use crate::model::limits::QUEUE_REQUESTS_MAX;
 use crate::model::request::{encoded, is_exact};
 use crate::model::{
@@ -195,9 +196,12 @@ impl Task {
             }
             Output::Replay { ticket, index } => self.replay(ticket, index),
             Output::Reject { ticket, why } => self.reply(ticket, Err(failure_of(why))),
-            Output::Advanced { tail, clock } => self.progress.send_modify(|progress| {
+            Output::Advanced { tail, clock, guest } => self.progress.send_modify(|progress| {
                 progress.tail = Some(tail);
                 progress.clock = clock;
+                if guest {
+                    progress.guest = Some(tail);
+                }
             }),
             Output::Fenced => {
                 warn!(epoch = %self.epoch, "fenced: another node has claimed a later epoch");
@@ -388,7 +392,7 @@ async fn resolve(
         match store.resolve(&mut session, place).await {
             Ok(standing) => return (session, standing),
             Err(error) => {
-                warn!(%error, position = %place.position, "cannot resolve a position yet")
+                warn!(%error, position = %place.position, "cannot resolve a position yet");
             }
         }
     }

@@ -87,6 +87,13 @@ impl StoreError {
     }
 }
 
+/// For calls that change nothing.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        error.into_failure()
+    }
+}
+
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         match refusal_of(&error) {

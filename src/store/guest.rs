@@ -13,7 +13,8 @@ use super::log::{Seen, Standing, Tail};
 use super::read::Found;
 use super::schema::{DATABASE, Entry, GUESTS};
 use super::{Store, bounded};
-use crate::model::limits::REQUEST_WAIT_MAX;
+use crate::budget::Budget;
+use crate::model::limits::{IN_FLIGHT_BYTES_MAX, REQUEST_WAIT_MAX};
 use crate::model::order::CLOCK_AHEAD_MAX;
 use crate::model::{
     BatchId, Consistency, Documents, Epoch, Failure, Namespace, NodeName, Outcome, Position, Read,
@@ -64,24 +65,25 @@ impl Guest {
         consistency: Consistency,
         clock: i64,
     ) -> Result<Documents, Failure> {
+        let mut memory = Budget::new(IN_FLIGHT_BYTES_MAX).open();
         let reading = async {
             let (least, clock) = match consistency {
                 Consistency::Linearizable => (self.tail().await?.position, 0),
                 Consistency::Causal => (Position::ZERO, clock),
             };
             loop {
-                match self.store.read(namespace, read, least, clock).await? {
+                let found = self.store.read(namespace, read, least, clock, &mut memory);
+                match found.await? {
                     Found::Documents(documents) => return Ok(documents),
                     Found::TooOld(_) => sleep(PAUSE).await,
                 }
             }
         };
-        match timeout_at(Instant::now() + REQUEST_WAIT_MAX, reading).await {
-            Ok(found) => found.map_err(StoreError::into_failure),
-            Err(_) => Err(Failure::Stale(
-                "the log does not reach the stamp yet".into(),
-            )),
-        }
+        let late = || Failure::Stale("the log does not reach the stamp yet".into());
+        let limit = Instant::now() + REQUEST_WAIT_MAX;
+        timeout_at(limit, reading)
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 
     /// The log's documents from a position on.

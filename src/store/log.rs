@@ -16,6 +16,8 @@ use crate::model::{BatchId, Epoch, NodeName, Outcome, Position, RequestId};
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The most log documents that one look returns.
 pub const LOG_DOCUMENTS_MAX: i64 = 1_000;
+/// One look ends with the document that passes this size.
+pub const LOG_BYTES_MAX: usize = 4 << 20;
 
 /// The end of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -287,6 +289,7 @@ impl Store {
         let find = self
             .log
             .find(doc! {"ids": {"$in": &ids}})
+            .projection(only_entries_of(&ids))
             .read_concern(ReadConcern::majority());
         bounded(async {
             let mut found = find.await?;
@@ -307,8 +310,9 @@ impl Store {
         Ok(seen)
     }
 
-    /// The log's documents as they are stored, from a position on: at most `limit` of them and at
-    /// most [`LOG_DOCUMENTS_MAX`]. Only what a majority holds.
+    /// The log's documents as they are stored, from a position on: at most `limit` of them, at most
+    /// [`LOG_DOCUMENTS_MAX`], and no more after [`LOG_BYTES_MAX`]; one at least, if there is one.
+    /// Only what a majority holds.
     pub async fn log_from(&self, from: Position, limit: i64) -> Result<Vec<Document>, StoreError> {
         let find = self
             .log
@@ -319,11 +323,22 @@ impl Store {
         bounded(async {
             let mut found = find.await?;
             let mut documents = Vec::new();
-            while found.advance().await? {
+            let mut bytes = 0;
+            while bytes < LOG_BYTES_MAX && found.advance().await? {
+                bytes += found.current().as_bytes().len();
                 documents.push(found.deserialize_current()?);
             }
             Ok(documents)
         })
         .await
+    }
+}
+
+/// A log document with the entries of these ids alone: its others may be many.
+fn only_entries_of(ids: &[&str]) -> Document {
+    let wanted = doc! { "$in": ["$$this.id", {"$literal": ids}] };
+    let entries = doc! { "$filter": {"input": "$entries", "cond": wanted} };
+    doc! {
+        "epoch": 1, "kind": 1, "node": 1, "batch": 1, "first": 1, "last": 1, "entries": entries,
     }
 }

@@ -60,6 +60,8 @@ impl Store {
         options.connect_timeout.get_or_insert(SELECTION_MAX);
         // Retried by position and batch id instead: a hidden second try would blur what is known.
         options.retry_writes = Some(false);
+        // A connection string may ask for secondaries or for less than a majority; order may not.
+        options.selection_criteria = None;
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(WriteConcern::majority());
         let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;

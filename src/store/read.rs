@@ -6,13 +6,18 @@
 use bson::{Document, doc};
 use mongodb::options::ReadConcern;
 use mongodb::{ClientSession, SessionCursor};
+use tokio::time::timeout;
 
 use super::error::{NOT_IN_TRANSACTION, StoreError};
 use super::log::Tail;
 use super::schema::stamp;
 use super::{Store, bounded};
+use crate::budget::Reservation;
 use crate::model::limits::{FIND_DOCUMENTS_MAX, REPLY_BYTES_MAX, REQUEST_RUN_MAX};
-use crate::model::{Documents, Namespace, Position, Read, Refusal};
+use crate::model::{Documents, Failure, Namespace, Position, Read};
+
+/// A decoded document takes about this many times its bytes.
+const MEMORY_PER_BYTE: usize = 3;
 
 /// A result, or word that the snapshot is older than asked for.
 #[derive(Debug)]
@@ -39,7 +44,8 @@ impl Store {
         read: &Read,
         least: Position,
         clock: i64,
-    ) -> Result<Found, StoreError> {
+        memory: &mut Reservation,
+    ) -> Result<Found, Failure> {
         let mut session = self.session(true).await?;
         let Some(tail) = self.snapshot_tail(&mut session).await? else {
             return Ok(Found::TooOld(Position::ZERO));
@@ -49,14 +55,17 @@ impl Store {
         }
         let documents = if describes(read) {
             let concern = ReadConcern::local();
-            self.outside_snapshot(namespace, read, concern).await?
+            self.outside_snapshot(namespace, read, concern, memory)
+                .await?
         } else {
-            match self.collect(&mut session, namespace, read, None).await {
+            let collected = self.collect(&mut session, namespace, read, None, memory);
+            match collected.await {
                 // A capped collection has no snapshots. What a majority holds after the snapshot
                 // was taken is never older than it.
-                Err(error) if error.code() == Some(NOT_IN_TRANSACTION) => {
+                Err(Failure::ReadRefused { code, .. }) if code == NOT_IN_TRANSACTION => {
                     let concern = ReadConcern::majority();
-                    self.outside_snapshot(namespace, read, concern).await?
+                    self.outside_snapshot(namespace, read, concern, memory)
+                        .await?
                 }
                 collected => collected?,
             }
@@ -87,10 +96,11 @@ impl Store {
         namespace: &Namespace,
         read: &Read,
         concern: ReadConcern,
-    ) -> Result<Vec<Document>, StoreError> {
+        memory: &mut Reservation,
+    ) -> Result<Vec<Document>, Failure> {
         let mut plain = self.session(false).await?;
-        let collected = self.collect(&mut plain, namespace, read, Some(concern));
-        collected.await
+        self.collect(&mut plain, namespace, read, Some(concern), memory)
+            .await
     }
 
     async fn collect(
@@ -99,13 +109,18 @@ impl Store {
         namespace: &Namespace,
         read: &Read,
         concern: Option<ReadConcern>,
-    ) -> Result<Vec<Document>, StoreError> {
+        memory: &mut Reservation,
+    ) -> Result<Vec<Document>, Failure> {
         // The server ends a query that is merely slow; the bound outside is for one that is gone.
-        super::within(REQUEST_RUN_MAX + super::CALL_MAX, async {
+        let time = REQUEST_RUN_MAX + super::CALL_MAX;
+        let reading = async {
             let cursor = self.open(session, namespace, read, concern).await?;
-            drain(cursor, session).await
-        })
-        .await
+            drain(cursor, session, memory).await
+        };
+        match timeout(time, reading).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::TimedOut(time).into_failure()),
+        }
     }
 
     async fn open(
@@ -169,20 +184,22 @@ impl Store {
     }
 }
 
-/// Reads a cursor to its end, within the bounds of a reply.
+/// Reads a cursor to its end, within the bounds of a reply and of the memory there is.
 async fn drain(
     mut cursor: SessionCursor<Document>,
     session: &mut ClientSession,
-) -> Result<Vec<Document>, StoreError> {
+    memory: &mut Reservation,
+) -> Result<Vec<Document>, Failure> {
     let mut documents = Vec::new();
     let mut bytes = 0;
     let most = usize::try_from(FIND_DOCUMENTS_MAX).unwrap_or(usize::MAX);
-    while cursor.advance(session).await? {
+    while cursor.advance(session).await.map_err(StoreError::from)? {
         bytes += cursor.current().as_bytes().len();
         if bytes > REPLY_BYTES_MAX || documents.len() >= most {
             return Err(too_large());
         }
-        documents.push(cursor.deserialize_current()?);
+        memory.grow_to(bytes * MEMORY_PER_BYTE)?;
+        documents.push(cursor.deserialize_current().map_err(StoreError::from)?);
     }
     Ok(documents)
 }
@@ -195,14 +212,10 @@ fn describes(read: &Read) -> bool {
     first.is_some_and(|stage| DESCRIBING_STAGES.contains(&stage.as_str()))
 }
 
-fn too_large() -> StoreError {
-    StoreError::Refused(Refusal {
-        code: 0,
-        name: "ReplyTooLarge".into(),
-        message: format!(
-            "the result is larger than {FIND_DOCUMENTS_MAX} documents or {} MiB, the most that one reply may hold: \
-             use limit and skip, or a projection",
-            REPLY_BYTES_MAX >> 20
-        ),
-    })
+fn too_large() -> Failure {
+    Failure::TooLarge(format!(
+        "the result is larger than {FIND_DOCUMENTS_MAX} documents or {} MiB, the most that one reply may hold: \
+         use limit and skip, or a projection",
+        REPLY_BYTES_MAX >> 20
+    ))
 }

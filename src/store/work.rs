@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::apply::Applied;
 use super::batch::{Item, Run};
-use super::error::{MAX_TIME_EXPIRED, StoreError};
+use super::error::{MAX_TIME_EXPIRED, NOT_IN_TRANSACTION, StoreError};
 use super::schema::Entry;
 use crate::model::limits::{BATCH_RUN_MAX, REQUEST_RUN_MAX};
 use crate::model::request::encoded;
@@ -237,7 +237,6 @@ fn lost() -> Refusal {
 
 /// Adds what to do where MongoDB's text does not say it.
 fn in_plain_words(refusal: Refusal) -> Refusal {
-    const NOT_IN_TRANSACTION: i32 = 263;
     let message = match refusal.code {
         MAX_TIME_EXPIRED => format!(
             "the request ran longer than {} s, the most that one request may take; nothing was changed: \

@@ -77,11 +77,18 @@ impl Sandbox {
         self.path("data").join("drumline").join(name)
     }
 
-    /// The program, ready to run as this sandbox's user. The cache of fetched programs is the
-    /// real user's, so that a mongod is fetched once and not once a test.
+    /// The program, ready to run as this sandbox's user.
     pub fn drumline(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_drumline"));
-        command.args(arguments).stdin(Stdio::null());
+        let mut command = self.command(env!("CARGO_BIN_EXE_drumline"));
+        command.args(arguments);
+        command
+    }
+
+    /// Any program, ready to run as this sandbox's user. The cache of fetched programs is the
+    /// real user's, so that a mongod is fetched once and not once a test.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
         let folders = [
             ("XDG_DATA_HOME", "data"),
             ("XDG_CONFIG_HOME", "config"),
@@ -130,6 +137,16 @@ impl Sandbox {
         outcome
     }
 
+    /// Stops the clusters of a failed test.
+    pub fn stop_all(&self) {
+        let clusters = fs::read_dir(self.path("data").join("drumline"));
+        for cluster in clusters.into_iter().flatten().flatten() {
+            if let Some(name) = cluster.file_name().to_str() {
+                self.run(&["down", "--name", name]);
+            }
+        }
+    }
+
     /// What `info -o json` says of a running cluster.
     #[track_caller]
     pub fn info(&self, name: &str) -> ClusterInfo {
@@ -149,7 +166,7 @@ impl Drop for Sandbox {
         let left = !processes_in(&self.folder).is_empty();
         if left && std::thread::panicking() {
             // A failed test must not hide its reason behind a second failure.
-            stop_all(self);
+            self.stop_all();
         } else if left {
             let folder = &self.folder;
             wait_until("no process is left behind", || {
@@ -157,16 +174,6 @@ impl Drop for Sandbox {
             });
         }
         let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// Stops the clusters of a failed test.
-fn stop_all(sandbox: &Sandbox) {
-    let clusters = fs::read_dir(sandbox.path("data").join("drumline"));
-    for cluster in clusters.into_iter().flatten().flatten() {
-        if let Some(name) = cluster.file_name().to_str() {
-            sandbox.run(&["down", "--name", name]);
-        }
     }
 }
 
