@@ -22,6 +22,8 @@ const REST_BYTES_MAX: usize = 64 * MIB;
 const LOAD_BYTES_MAX: usize = 4 * IN_FLIGHT_BYTES_MAX;
 /// A reply may come this much after the wait is over.
 const GRACE: Duration = Duration::from_secs(1);
+/// The wait begins when the body has arrived and is decoded.
+const BIG_BODY_GRACE: Duration = Duration::from_secs(4);
 
 /// A figure of `/proc/PID/status`, in bytes.
 fn memory(pid: Pid, figure: &str) -> usize {
