@@ -14,6 +14,7 @@ use super::work::{Fault, Merging, Work};
 use super::{CALL_MAX, Store};
 use crate::model::limits::REQUEST_RUN_MAX;
 use crate::model::{BatchId, Epoch, Position, Refusal, WriteRequest};
+use crate::mutants::{self, Mutant};
 
 /// How often a commit of unknown result is sent again before the position is looked at instead.
 const COMMIT_TRIES_MAX: u32 = 3;
@@ -129,6 +130,10 @@ impl Session {
         self.careful = self.duplicates;
         let entries = work.into_entries();
         self.insert_log(place, &entries).await?;
+        if mutants::active(Mutant::ReplyBeforeCommit) {
+            self.open = false;
+            return Ok(Run::Committed(entries));
+        }
         self.commit().await?;
         Ok(Run::Committed(entries))
     }
@@ -172,6 +177,9 @@ impl Session {
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
+        if mutants::active(Mutant::ReplyBeforeCommit) {
+            self.commit().await.ok(); // the batch before, if there was one
+        }
         let start = self
             .inner
             .start_transaction()
