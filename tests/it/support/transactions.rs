@@ -64,8 +64,8 @@ pub async fn freeze_inside_transaction(driver: &Client, app: &str, pid: Pid) -> 
 pub async fn takeover(cluster: &Cluster, patience: Duration) -> (Duration, Record) {
     let uri = &cluster.info.mongodb_uri;
     let driver = Client::with_uri_str(uri).await.unwrap();
-    let hello = driver.database("admin").run_command(doc! {"hello": 1});
-    let hello = hello.await.unwrap();
+    let admin = driver.database("admin");
+    let hello = admin.run_command(doc! {"hello": 1}).await.unwrap();
     let proxy = Proxy::start(hello.get_str("primary").unwrap()).await;
     let first = ExtraNode::start(cluster, "n1", &proxy.uri(uri));
     first.until_listening();
