@@ -36,14 +36,16 @@ pub enum StoreError {
 }
 
 /// Codes of a server whose role or state changed: the request itself may be fine.
-/// (NotWritablePrimary, its variants, interruptions, shutdowns, network and time-out codes.)
-const STATE_CODES: [i32; 22] = [
-    6, 7, 24, 46, 64, 89, 91, 112, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107,
-    11600, 11602, 13435,
+/// (NotWritablePrimary, its variants, interruptions such as that by killSessions, shutdowns, network
+/// and time-out codes.)
+const STATE_CODES: [i32; 23] = [
+    6, 7, 24, 46, 64, 89, 91, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107, 11600,
+    11601, 11602, 13435, 13436,
 ];
-/// NotPrimaryOrSecondary.
-const NOT_PRIMARY_OR_SECONDARY: i32 = 13436;
 const WRITE_CONFLICT: i32 = 112;
+const SNAPSHOT_UNAVAILABLE: i32 = 246;
+const ILLEGAL_OPERATION: i32 = 20;
+pub(super) const NOT_IN_TRANSACTION: i32 = 263;
 pub(super) const MAX_TIME_EXPIRED: i32 = 50;
 pub(super) const DUPLICATE_KEY: i32 = 11000;
 
@@ -93,9 +95,10 @@ impl From<StoreError> for Failure {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        let conflict = refusal_of(&error).is_some_and(|refusal| refusal.code == WRITE_CONFLICT);
-        if conflict {
-            return Self::Contended;
+        match refusal_of(&error) {
+            Some(refusal) if refusal.code == WRITE_CONFLICT => return Self::Contended,
+            Some(refusal) if for_capped(&refusal) => return Self::from_refusal(refusal),
+            _ => {}
         }
         if error.contains_label(TRANSIENT_TRANSACTION_ERROR) {
             return Self::Unavailable(short(&error));
@@ -109,11 +112,17 @@ impl From<Error> for StoreError {
 
 impl StoreError {
     fn from_refusal(refusal: Refusal) -> Self {
-        let state = STATE_CODES.contains(&refusal.code) || refusal.code == NOT_PRIMARY_OR_SECONDARY;
+        if for_capped(&refusal) {
+            return Self::Refused(Refusal {
+                code: NOT_IN_TRANSACTION,
+                name: "OperationNotSupportedInTransaction".into(),
+                ..refusal
+            });
+        }
         if refusal.code == WRITE_CONFLICT {
             return Self::Contended;
         }
-        if state {
+        if STATE_CODES.contains(&refusal.code) {
             return Self::Unavailable(format!("{} ({})", refusal.name, refusal.code));
         }
         Self::Refused(refusal)
@@ -145,10 +154,18 @@ fn name_of(error: &Document) -> String {
         52 => "DollarPrefixedFieldName",
         66 => "ImmutableField",
         121 => "DocumentValidationFailure",
+        NOT_IN_TRANSACTION => "OperationNotSupportedInTransaction",
         10334 => "BSONObjectTooLarge",
         _ => "WriteError",
     }
     .to_owned()
+}
+
+/// MongoDB has several codes for a capped collection in a snapshot or a transaction. One of them is
+/// that of a snapshot which is too old and labelled transient: a retry would go on forever.
+fn for_capped(refusal: &Refusal) -> bool {
+    matches!(refusal.code, SNAPSHOT_UNAVAILABLE | ILLEGAL_OPERATION)
+        && refusal.message.contains("capped collection")
 }
 
 fn refusal_of(error: &Error) -> Option<Refusal> {

@@ -8,7 +8,7 @@ use mongodb::options::ReadConcern;
 use mongodb::{ClientSession, SessionCursor};
 use tokio::time::timeout;
 
-use super::error::StoreError;
+use super::error::{NOT_IN_TRANSACTION, StoreError};
 use super::log::Tail;
 use super::schema::stamp;
 use super::{Store, bounded};
@@ -54,18 +54,21 @@ impl Store {
             return Ok(Found::TooOld(tail.position));
         }
         let documents = if describes(read) {
-            let mut plain = self.session(false).await?;
-            self.collect(
-                &mut plain,
-                namespace,
-                read,
-                Some(ReadConcern::local()),
-                memory,
-            )
-            .await?
-        } else {
-            self.collect(&mut session, namespace, read, None, memory)
+            let concern = ReadConcern::local();
+            self.outside_snapshot(namespace, read, concern, memory)
                 .await?
+        } else {
+            let collected = self.collect(&mut session, namespace, read, None, memory);
+            match collected.await {
+                // A capped collection has no snapshots. What a majority holds after the snapshot
+                // was taken is never older than it.
+                Err(Failure::ReadRefused { code, .. }) if code == NOT_IN_TRANSACTION => {
+                    let concern = ReadConcern::majority();
+                    self.outside_snapshot(namespace, read, concern, memory)
+                        .await?
+                }
+                collected => collected?,
+            }
         };
         let node = tail
             .node
@@ -86,6 +89,18 @@ impl Store {
             .session(session);
         let last = bounded(async { find.await.map_err(StoreError::from) }).await?;
         last.map(|document| Tail::from_bson(&document)).transpose()
+    }
+
+    async fn outside_snapshot(
+        &self,
+        namespace: &Namespace,
+        read: &Read,
+        concern: ReadConcern,
+        memory: &mut Reservation,
+    ) -> Result<Vec<Document>, Failure> {
+        let mut plain = self.session(false).await?;
+        self.collect(&mut plain, namespace, read, Some(concern), memory)
+            .await
     }
 
     async fn collect(

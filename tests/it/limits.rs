@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use drumline::model::limits::{IN_FLIGHT_BYTES_MAX, QUEUE_BYTES_MAX, REQUEST_WAIT_MAX};
 use futures_util::future::join_all;
+use hyper::body::Bytes;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -19,8 +20,9 @@ const MIB: usize = 1 << 20;
 const REST_BYTES_MAX: usize = 64 * MIB;
 /// Beside the counted bodies and replies: what the driver and the allocator hold of the same bytes.
 const LOAD_BYTES_MAX: usize = 4 * IN_FLIGHT_BYTES_MAX;
-/// A reply may come this much after the wait is over.
-const GRACE: Duration = Duration::from_secs(1);
+/// A reply may come this much after the wait is over. Until the wait begins, an unoptimised build
+/// takes seconds to decode the big bodies.
+const GRACE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 1 });
 
 /// A figure of `/proc/PID/status`, in bytes.
 fn memory(pid: Pid, figure: &str) -> usize {
@@ -58,9 +60,9 @@ fn memory_is_small_at_rest_and_bounded_under_big_bodies_and_replies() {
         let big = document_of(4 * MIB);
         let inserts = join_all((0..24).map(|_| http.act("insertOne", &big))).await;
         count_statuses("inserts of 4 MiB at once", &inserts, &[201, 429]);
-        let filter = body(json!({"filter": {}}));
+        let filter = body(json!({"filter": {}, "limit": 10}));
         let finds = join_all((0..24).map(|_| http.act("find", &filter))).await;
-        count_statuses("finds of the lot at once", &finds, &[200, 413, 429]);
+        count_statuses("finds of 40 MiB at once", &finds, &[200, 429]);
         let peak = memory(node, "VmHWM");
         println!("node's peak: {} MiB", peak / MIB);
         assert!(peak < LOAD_BYTES_MAX);
@@ -158,10 +160,16 @@ async fn requests_while_frozen(http: &Http) -> (Vec<Reply>, Vec<Reply>, Vec<Repl
     let small = document_of(10);
     let large = document_of(6 * MIB);
     let filter = body(json!({"filter": {"_id": 1}}));
-    let in_time = async |action: &str, body: &Value| {
+    let [small, large, filter] = [small, large, filter].map(|b| Bytes::from(b.to_string()));
+    let in_time = async |action: &str, body: &Bytes| {
         let begun = Instant::now();
-        let reply = http.act(action, body).await;
+        let reply = http.act_bytes(action, &[], body.clone()).await;
         let time = begun.elapsed();
+        println!(
+            "{action} of {} bytes: {} in {time:?}",
+            body.len(),
+            reply.status
+        );
         assert!(time < REQUEST_WAIT_MAX + GRACE, "{time:?}: {reply:?}");
         reply
     };

@@ -221,12 +221,18 @@ fn what_mongodb_cannot_write_in_a_transaction_is_refused_in_plain_words() {
             let mut body = fields;
             body["database"] = json!("special");
             body["collection"] = json!(collection);
+            let begun = Instant::now();
             let reply = Http::to(cluster).act(action, &body).await.expect(400);
-            println!("{collection}, {action}: {}", reply.text);
+            println!("{collection}, {action}: {}", reply.json()["error"]);
+            assert!(begun.elapsed() < Duration::from_secs(2));
+            assert_eq!(reply.json()["mongodb_code"], 263);
             assert!(reply.text.contains("capped and time-series"), "{reply:?}");
             let count = database.collection::<Document>(collection);
             let count = count.count_documents(doc! {"a": {"$exists": false}}).await;
             assert_eq!(count.unwrap(), 1);
+            let read = json!({"database": "special", "collection": collection});
+            let found = Http::to(cluster).act("findOne", &read).await.expect(200);
+            assert_eq!(found.json()["document"]["_id"], "seed");
         }
     });
 }

@@ -46,16 +46,12 @@ impl Http {
     }
 
     pub async fn act_with(&self, action: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
-        self.try_act(action, headers, body).await.unwrap()
+        let body = Bytes::from(body.to_string());
+        self.act_bytes(action, headers, body).await
     }
 
-    /// An error means that there was no reply.
-    pub async fn try_act(
-        &self,
-        action: &str,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> Result<Reply, String> {
+    /// A request whose body is written already, so that its time is the node's alone.
+    pub async fn act_bytes(&self, action: &str, headers: &[(&str, &str)], body: Bytes) -> Reply {
         let mut request = Request::post(format!("{}/action/{action}", self.url))
             .header("apiKey", &self.key)
             .header("content-type", "application/ejson")
@@ -63,8 +59,8 @@ impl Http {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.send(request.body(Full::from(body.to_string())).unwrap())
-            .await
+        let request = request.body(Full::from(body)).unwrap();
+        self.send(request).await.unwrap()
     }
 
     /// The status of a GET; `None` if nobody answers.

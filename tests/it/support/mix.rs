@@ -32,6 +32,7 @@ struct Step {
 
 /// What a mix cost.
 #[derive(Debug)]
+#[allow(dead_code, reason = "the figures are printed")]
 pub struct Cost {
     pub done: usize,
     pub refused: usize,
