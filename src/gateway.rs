@@ -10,6 +10,7 @@ use tracing::error;
 
 use crate::budget::Reservation;
 use crate::model::limits::REQUEST_WAIT_MAX;
+use crate::model::order::CLOCK_AHEAD_MAX;
 use crate::model::{
     Consistency, Documents, Failure, Namespace, NodeName, Outcome, Position, Read, WriteRequest,
 };
@@ -50,9 +51,18 @@ impl Gateway {
     /// Runs a write in the serial order. `Ok` holds MongoDB's answer or its refusal; both are in
     /// the log and durable on a majority of members (I4). The write goes on to its end even if the
     /// caller waits no longer.
-    pub async fn write(&self, request: WriteRequest) -> Result<Outcome, Failure> {
+    /// `memory` is what the request holds until then.
+    pub async fn write(
+        &self,
+        request: WriteRequest,
+        memory: Reservation,
+    ) -> Result<Outcome, Failure> {
         let gateway = self.clone();
-        let running = tokio::spawn(async move { gateway.run_write(request).await });
+        let running = tokio::spawn(async move {
+            let outcome = gateway.run_write(request).await;
+            drop(memory);
+            outcome
+        });
         running.await.unwrap_or_else(|panic| {
             error!(%panic, "a write's task failed");
             Err(Failure::Unknown)
@@ -60,11 +70,14 @@ impl Gateway {
     }
 
     async fn run_write(&self, request: WriteRequest) -> Result<Outcome, Failure> {
+        let deadline = Instant::now() + REQUEST_WAIT_MAX;
         self.ready().map_err(|_| Failure::NoCoordinator)?;
         if request.write.makes_documents() {
-            self.store.ensure(&request.namespace).await?;
+            let ensured = timeout_at(deadline, self.store.ensure(&request.namespace));
+            let late = |_| Failure::Unavailable("it did not answer in time".into());
+            ensured.await.map_err(late)??;
         }
-        self.sequencer.submit(request).await
+        self.sequencer.submit(request, deadline).await
     }
 
     /// Runs a read. `clock` is the client's Lamport clock, 0 if it gave none: a causal read is
@@ -78,6 +91,11 @@ impl Gateway {
         memory: &mut Reservation,
     ) -> Result<Documents, Failure> {
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
+        if clock.saturating_sub(self.sequencer.progress().clock) > CLOCK_AHEAD_MAX {
+            return Err(Failure::Invalid(
+                "Drumline-Stamp is too far ahead of the log: send the stamp of the last reply you got".into(),
+            ));
+        }
         let question = Question {
             namespace: &namespace,
             read: &read,
@@ -148,8 +166,7 @@ impl Gateway {
 
     /// The log's documents from a position on, as they are stored.
     pub async fn log(&self, from: Position, limit: i64) -> Result<Vec<Document>, Failure> {
-        let documents = self.store.log_from(from, limit).await;
-        documents.map_err(StoreError::into_failure)
+        Ok(self.store.log_from(from, limit).await?)
     }
 
     /// Whether this node can answer requests now; the text says why not.

@@ -11,6 +11,7 @@ use super::error::{self, Problem};
 use super::headers::{self, RequestHeaders};
 use super::router::App;
 use super::{body, decode, encode};
+use crate::budget::Reservation;
 use crate::model::{Call, Failure, Namespace, Read, RequestId, Write, WriteRequest, policy};
 
 /// A body and a number of documents that take milliseconds to decode or to encode.
@@ -34,7 +35,7 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
     app.keys.check(&head.headers)?;
     let action = action(head.uri.path())?;
     let asked = RequestHeaders::read(&head.headers)?;
-    // Held until the reply is made: the decoded request lives that long.
+    // Held while the decoded request lives: a write goes on without its client.
     let mut reservation = app.budget.open();
     let bytes = body::read(body, &mut reservation).await?;
     let stamp_field = Arc::clone(&app.stamp_field);
@@ -44,7 +45,7 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
     match call {
         Call::Write(namespace, write) => {
             let write = Sized { write, size };
-            run_write(app, action, asked, namespace, write).await
+            run_write(app, action, asked, namespace, write, reservation).await
         }
         Call::Read(namespace, read) => run_read(app, action, asked, namespace, read).await,
     }
@@ -89,6 +90,7 @@ async fn run_write(
     asked: RequestHeaders,
     namespace: Namespace,
     Sized { write, size }: Sized,
+    reservation: Reservation,
 ) -> Result<Response, Problem> {
     let digest = asked.id.is_some().then(|| write.digest(&namespace));
     let request = WriteRequest {
@@ -99,7 +101,7 @@ async fn run_write(
         write: write.with_ids(),
         bytes: size,
     };
-    let outcome = app.gateway.write(request).await?;
+    let outcome = app.gateway.write(request, reservation).await?;
     let mut response = match &outcome.result {
         Ok(answer) => encode::answer(action, answer, asked.reply),
         Err(refusal) => error::refused(refusal),

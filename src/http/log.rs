@@ -9,6 +9,8 @@ use super::headers::RequestHeaders;
 use super::router::App;
 use crate::model::{Failure, Position};
 
+/// What the documents of one look take in memory at most: 4 MiB of BSON and one document more.
+const MEMORY_BYTES: usize = 32 << 20;
 /// How many documents are returned when the client does not say.
 const LIMIT_DEFAULT: i64 = 100;
 
@@ -22,9 +24,10 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
     app.keys.check(request.headers())?;
     let asked = RequestHeaders::read(request.headers())?;
     let (from, limit) = range(request.uri().query().unwrap_or_default())?;
+    let mut held = app.budget.open();
+    held.grow_to(MEMORY_BYTES)?;
     let documents = app.gateway.log(from, limit).await?;
-    let reply = encode::log(&documents, asked.reply, app.budget.open())?;
-    Ok(reply)
+    Ok(encode::log(&documents, asked.reply, app.budget.open())?)
 }
 
 fn range(query: &str) -> Result<(Position, i64), Failure> {

@@ -6,10 +6,11 @@
 
 use bson::{Bson, Document};
 
+use super::limits::KEY_BYTES_MAX;
 use super::{Call, Failure, Namespace, Read, Update, Write};
 
-/// The field of documents that holds their stamp, unless it is set otherwise.
-pub const STAMP_FIELD_DEFAULT: &str = "_stamp";
+/// The field of documents that holds their stamp.
+pub const STAMP_FIELD: &str = "_stamp";
 
 /// The database that holds Drumline's log.
 pub const LOG_DATABASE: &str = "drumline";
@@ -41,6 +42,7 @@ pub fn check(call: &Call, stamp_field: &str) -> Result<(), Failure> {
     match call {
         Call::Write(namespace, write) => {
             check_database(namespace)?;
+            check_keys(write)?;
             check_write(namespace, write, stamp_field)
         }
         Call::Read(namespace, read) => {
@@ -48,6 +50,17 @@ pub fn check(call: &Call, stamp_field: &str) -> Result<(), Failure> {
             check_read(namespace, read)
         }
     }
+}
+
+/// What a request names goes into the log, beside what its neighbours name.
+fn check_keys(write: &Write) -> Result<(), Failure> {
+    if write.key_bytes() <= KEY_BYTES_MAX {
+        return Ok(());
+    }
+    refuse(format!(
+        "the _id values take more than {KEY_BYTES_MAX} bytes, the most that one request may have: split it, \
+         or use shorter ones"
+    ))
 }
 
 fn check_database(namespace: &Namespace) -> Result<(), Failure> {
@@ -297,7 +310,7 @@ mod tests {
     }
 
     fn refusal(call: &Call) -> Option<String> {
-        check(call, STAMP_FIELD_DEFAULT)
+        check(call, STAMP_FIELD)
             .err()
             .map(|failure| failure.to_string())
     }

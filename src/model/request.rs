@@ -119,6 +119,20 @@ impl Write {
         (filter.len() == 1 && key == "_id" && is_exact(value)).then_some(value)
     }
 
+    /// The bytes of the `_id` values that it names. The log entry will hold them.
+    pub fn key_bytes(&self) -> usize {
+        let named = match self {
+            Self::Insert { documents } => {
+                let ids = documents.iter().filter_map(|document| document.get("_id"));
+                return ids.map(|id| encoded(id).len()).sum();
+            }
+            Self::Update { filter, .. }
+            | Self::Replace { filter, .. }
+            | Self::Delete { filter, .. } => filter.get("_id"),
+        };
+        named.map_or(0, |id| encoded(id).len())
+    }
+
     /// Gives each inserted document that lacks an `_id` a new ObjectId, and puts `_id` first.
     pub fn with_ids(self) -> Self {
         let Self::Insert { documents } = self else {
@@ -182,7 +196,7 @@ pub enum Read {
     },
 }
 
-/// How fresh a read must be (design section 4, docs/protocol.md I7).
+/// How fresh a read must be (docs/protocol.md, I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Consistency {
     /// Shows every write that was answered before the read was invoked.

@@ -1,11 +1,13 @@
 //! The way into the sequencer, and the view of how far it has come.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::model::limits::REQUEST_WAIT_MAX;
+use super::steps::Ticket;
 use crate::model::{Epoch, Failure, Outcome, Position, WriteRequest};
 
 /// How long a caller waits for the sequencer's own word after its time is up.
@@ -16,10 +18,10 @@ pub(super) enum Command {
     Submit {
         request: Box<WriteRequest>,
         reply: oneshot::Sender<Result<Outcome, Failure>>,
-        /// Gives the number by which the caller can take its request back.
-        ticket: oneshot::Sender<u64>,
+        /// By this the caller can take its request back.
+        ticket: Ticket,
     },
-    Withdraw(u64),
+    Withdraw(Ticket),
     Depose(Epoch),
 }
 
@@ -41,6 +43,7 @@ pub struct Progress {
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) progress: watch::Receiver<Progress>,
+    pub(super) tickets: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Command {
@@ -55,14 +58,18 @@ impl std::fmt::Debug for Command {
 
 impl Handle {
     /// Puts a write in order and waits for its end: its outcome, or what is known without one.
-    /// Takes at most [`REQUEST_WAIT_MAX`] and a last word.
-    pub async fn submit(&self, request: WriteRequest) -> Result<Outcome, Failure> {
+    /// Takes until the deadline and a last word.
+    pub async fn submit(
+        &self,
+        request: WriteRequest,
+        deadline: Instant,
+    ) -> Result<Outcome, Failure> {
         let (reply, mut answer) = oneshot::channel();
-        let (ticket_out, ticket) = oneshot::channel();
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let command = Command::Submit {
             request: Box::new(request),
             reply,
-            ticket: ticket_out,
+            ticket,
         };
         if let Err(error) = self.commands.try_send(command) {
             return Err(match error {
@@ -70,13 +77,11 @@ impl Handle {
                 mpsc::error::TrySendError::Closed(_) => Failure::NoCoordinator,
             });
         }
-        if let Ok(answer) = timeout(REQUEST_WAIT_MAX, &mut answer).await {
+        if let Ok(answer) = timeout_at(deadline, &mut answer).await {
             return answer.unwrap_or(Err(Failure::Unknown));
         }
-        if let Ok(ticket) = ticket.await {
-            // A full channel means that the task is not running; the answer is unknown then too.
-            let _ = self.commands.try_send(Command::Withdraw(ticket));
-        }
+        // A full channel means that the task does not keep up; the answer is unknown then too.
+        let _ = self.commands.try_send(Command::Withdraw(ticket));
         match timeout(LAST_WORD_MAX, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(Failure::Unknown),
@@ -91,10 +96,5 @@ impl Handle {
 
     pub fn progress(&self) -> Progress {
         self.progress.borrow().clone()
-    }
-
-    /// Resolves when the progress has changed since the last look of this handle's clone.
-    pub fn watch(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
     }
 }

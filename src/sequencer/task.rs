@@ -27,8 +27,8 @@ use crate::store::{Claimed, Entry, Item, Place, Run, Seen, Session, Standing, St
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// After this many attempts at one position, a command that died inside its append is assumed to
-/// hold it.
-const GUEST_PATIENCE_ATTEMPTS: u32 = 8;
+/// hold it, or a document of the batch.
+const PATIENCE_ATTEMPTS: u32 = 8;
 
 type Payload = Arc<WriteRequest>;
 type Reply = oneshot::Sender<Result<Outcome, Failure>>;
@@ -44,7 +44,6 @@ pub fn spawn(store: Store, node: NodeName, claims: mpsc::Receiver<Claimed>) -> H
         node,
         core: Core::default(),
         callers: BTreeMap::new(),
-        next_ticket: 0,
         epoch: Epoch::ZERO,
         session: None,
         work: None,
@@ -52,7 +51,11 @@ pub fn spawn(store: Store, node: NodeName, claims: mpsc::Receiver<Claimed>) -> H
         progress: progress_out,
     };
     tokio::spawn(task.run(inbox, claims));
-    Handle { commands, progress }
+    Handle {
+        commands,
+        progress,
+        tickets: Arc::default(),
+    }
 }
 
 struct Task {
@@ -60,7 +63,6 @@ struct Task {
     node: NodeName,
     core: Core<Payload>,
     callers: BTreeMap<Ticket, Reply>,
-    next_ticket: Ticket,
     epoch: Epoch,
     /// Here while no batch runs.
     session: Option<Session>,
@@ -145,11 +147,7 @@ impl Task {
         }
     }
 
-    fn submit(&mut self, request: WriteRequest, reply: Reply, ticket_out: oneshot::Sender<Ticket>) {
-        self.next_ticket += 1;
-        let ticket = self.next_ticket;
-        // A caller that is gone already does not take its request back: it runs to its end.
-        let _ = ticket_out.send(ticket);
+    fn submit(&mut self, request: WriteRequest, reply: Reply, ticket: Ticket) {
         self.callers.insert(ticket, reply);
         let submission = Submission {
             ticket,
@@ -215,7 +213,7 @@ impl Task {
             debug_assert!(false, "a batch began while another ran");
             return;
         };
-        let run = run_batch(session, batch);
+        let run = run_batch(self.store.clone(), session, batch);
         self.work = Some(run.map(|(session, ran)| Done::Ran(session, ran)).boxed());
     }
 
@@ -224,8 +222,7 @@ impl Task {
             debug_assert!(false, "a position is resolved while its batch runs");
             return;
         };
-        let impatient = batch.attempt >= GUEST_PATIENCE_ATTEMPTS;
-        let resolve = resolve(self.store.clone(), session, place_of(batch), impatient);
+        let resolve = resolve(self.store.clone(), session, place_of(batch));
         self.work = Some(
             resolve
                 .map(|(session, standing)| Done::Resolved(session, standing))
@@ -320,12 +317,12 @@ async fn working(work: &mut Option<Work>) -> Done {
 }
 
 /// The most documents of one insert that are looked at one by one.
-const TOUCHED_DOCUMENTS_MAX: usize = 16;
+const INSERT_LOOK_MAX: usize = 16;
 
 /// What a request touches, if its payload alone tells.
 fn touches(request: &WriteRequest) -> Option<Touches> {
     let ids: Vec<&Bson> = match &request.write {
-        Write::Insert { documents } if documents.len() > TOUCHED_DOCUMENTS_MAX => return None,
+        Write::Insert { documents } if documents.len() > INSERT_LOOK_MAX => return None,
         Write::Insert { documents } => {
             let ids = documents.iter().map(|document| document.get("_id"));
             ids.collect::<Option<_>>()?
@@ -349,10 +346,17 @@ fn hash(of: impl Hash) -> u64 {
 }
 
 async fn run_batch(
+    store: Store,
     mut session: Session,
     batch: Batch<Payload>,
 ) -> (Session, Result<Run, StoreError>) {
     pause_before(batch.attempt).await;
+    if batch.attempt >= PATIENCE_ATTEMPTS {
+        warn!(position = %batch.position, attempt = batch.attempt, "a batch runs again and again");
+        if let Err(error) = store.end_guests().await {
+            warn!(%error, "cannot end the sessions of commands that died");
+        }
+    }
     let place = place_of(&batch);
     let items: Vec<Item<'_>> = (batch.slots.iter())
         .map(|slot| Item {
@@ -376,15 +380,7 @@ async fn pause_before(attempt: u32) {
 
 /// Looks until MongoDB answers: an unknown outcome must become known before anything else runs.
 /// Callers that wait no longer are let go meanwhile.
-async fn resolve(
-    store: Store,
-    mut session: Session,
-    place: Place,
-    impatient: bool,
-) -> (Session, Standing) {
-    if impatient && let Err(error) = store.end_guests().await {
-        warn!(%error, "cannot end the sessions of commands that died");
-    }
+async fn resolve(store: Store, mut session: Session, place: Place) -> (Session, Standing) {
     let mut attempt = 0;
     loop {
         attempt += 1;

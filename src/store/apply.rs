@@ -10,6 +10,7 @@ use super::batch::Session;
 use super::error::StoreError;
 use super::schema::STAMP_FIELD;
 use crate::model::limits::{KEY_BYTES_MAX, TOUCHED_DOCUMENTS_MAX};
+use crate::model::request::encoded;
 use crate::model::{Answer, Namespace, Refusal, Stamp, Update, Write};
 use crate::mutants::{self, Mutant};
 
@@ -21,7 +22,7 @@ pub struct Applied {
     pub answer: Answer,
 }
 
-/// Runs any write.
+/// Runs any write but an insert.
 pub async fn apply(
     session: &mut Session,
     namespace: &Namespace,
@@ -30,12 +31,8 @@ pub async fn apply(
 ) -> Result<Applied, StoreError> {
     let mut target = Target { session, namespace };
     match write {
-        Write::Insert { documents } => {
-            let documents: Vec<_> = documents.iter().map(|d| stamped(d, stamp)).collect();
-            let keys = keys_of(&documents);
-            target.insert(documents).await?;
-            Ok(inserted(keys))
-        }
+        // `work` never sends an insert this way.
+        Write::Insert { .. } => Err(StoreError::Damaged("an insert travels in a run".into())),
         Write::Update {
             filter,
             update,
@@ -81,11 +78,6 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    async fn insert(&mut self, documents: Vec<Document>) -> Result<(), StoreError> {
-        let command = doc! { "insert": self.namespace.collection(), "documents": documents };
-        self.run(command).await.map(drop)
-    }
-
     async fn update(
         &mut self,
         filter: &Document,
@@ -157,6 +149,12 @@ impl Target<'_> {
         let statement = doc! { "q": filter, "u": update, "upsert": true };
         let reply = self.run_updates(vec![statement]).await?;
         let upserted = reply.upserted.into_iter().next().map(|(_, id)| id);
+        if upserted
+            .as_ref()
+            .is_some_and(|id| encoded(id).len() > KEY_BYTES_MAX)
+        {
+            return Err(StoreError::Refused(too_many_keys()));
+        }
         Ok(Applied {
             keys: upserted.iter().cloned().collect(),
             answer: Answer::Updated {
@@ -194,15 +192,7 @@ impl Target<'_> {
             .map(|v| v.len())
             .sum();
         if found.len() > TOUCHED_DOCUMENTS_MAX || bytes > KEY_BYTES_MAX {
-            return Err(StoreError::Refused(Refusal {
-                code: 0,
-                name: "RequestTooLarge".into(),
-                message: format!(
-                    "the filter matches more than {TOUCHED_DOCUMENTS_MAX} documents or {KEY_BYTES_MAX} bytes of _id \
-                     values, the most that one request may change; nothing was changed: split it, for \
-                     instance by ranges of _id"
-                ),
-            }));
+            return Err(StoreError::Refused(too_many_keys()));
         }
         Ok(keys_of(&found))
     }
@@ -302,6 +292,18 @@ async fn find(
         _ => None,
     };
     Ok((batch.into_iter().filter_map(document).collect(), complete))
+}
+
+fn too_many_keys() -> Refusal {
+    Refusal {
+        code: 0,
+        name: "RequestTooLarge".into(),
+        message: format!(
+            "the request touches more than {TOUCHED_DOCUMENTS_MAX} documents or {KEY_BYTES_MAX} bytes of _id \
+             values, the most that one request may change; nothing was changed: split it, for \
+             instance by ranges of _id"
+        ),
+    }
 }
 
 fn untouched() -> Applied {

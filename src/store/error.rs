@@ -36,13 +36,12 @@ pub enum StoreError {
 }
 
 /// Codes of a server whose role or state changed: the request itself may be fine.
-/// (NotWritablePrimary, its variants, interruptions, shutdowns, network and time-out codes.)
-const STATE_CODES: [i32; 22] = [
-    6, 7, 24, 46, 64, 89, 91, 112, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107,
-    11600, 11602, 13435,
+/// (NotWritablePrimary, its variants, interruptions such as that by killSessions, shutdowns, network
+/// and time-out codes.)
+const STATE_CODES: [i32; 23] = [
+    6, 7, 24, 46, 64, 89, 91, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107, 11600,
+    11601, 11602, 13435, 13436,
 ];
-/// NotPrimaryOrSecondary.
-const NOT_PRIMARY_OR_SECONDARY: i32 = 13436;
 const WRITE_CONFLICT: i32 = 112;
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const ILLEGAL_OPERATION: i32 = 20;
@@ -120,11 +119,10 @@ impl StoreError {
                 ..refusal
             });
         }
-        let state = STATE_CODES.contains(&refusal.code) || refusal.code == NOT_PRIMARY_OR_SECONDARY;
         if refusal.code == WRITE_CONFLICT {
             return Self::Contended;
         }
-        if state {
+        if STATE_CODES.contains(&refusal.code) {
             return Self::Unavailable(format!("{} ({})", refusal.name, refusal.code));
         }
         Self::Refused(refusal)

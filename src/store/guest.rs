@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::batch::{Item, Place, Run, Session};
 use super::error::StoreError;
-use super::log::{Seen, Standing, Tail};
+use super::log::{Standing, Tail};
 use super::read::Found;
 use super::schema::{DATABASE, Entry, GUESTS};
 use super::{Store, bounded};
@@ -47,14 +47,15 @@ impl Guest {
         if request.write.makes_documents() {
             self.store.ensure(&request.namespace).await?;
         }
-        let mut session = self
-            .registered_session()
-            .await
-            .map_err(StoreError::into_failure)?;
+        let mut session = self.store.batch_session().await?;
         let written = timeout_at(deadline, self.append(&mut session, &request)).await;
-        // Whoever finds the entry of a guest that is gone only ends a session that is idle.
-        let _ = self.unregister(&session).await;
-        written.unwrap_or(Err(Failure::Unknown))
+        if let Ok(written) = written {
+            // Whoever finds the entry of a guest that is gone only ends a session that is idle.
+            let _ = self.unregister(&session).await;
+            return written;
+        }
+        // Its transaction may be open still: its entry stays, for a coordinator to end it.
+        Err(Failure::Unknown)
     }
 
     /// Runs a read; a linearizable one shows everything that was acknowledged before it began.
@@ -97,9 +98,13 @@ impl Guest {
         session: &mut Session,
         request: &WriteRequest,
     ) -> Result<Outcome, Failure> {
-        let mut refused: Option<Refusal> = None;
+        let mut refused: Option<(Position, Refusal)> = None;
         loop {
-            let tail = self.tail().await.map_err(StoreError::into_failure)?;
+            self.register(session).await?;
+            let tail = self.tail().await?;
+            // A refusal counts at the position at which it was given. Elsewhere, ask again.
+            let here = refused.filter(|(position, _)| *position == tail.position.next());
+            refused = None;
             if request.clock.saturating_sub(tail.clock) > CLOCK_AHEAD_MAX {
                 return Err(Failure::Invalid(
                     "the client's clock is too far ahead of the log".into(),
@@ -113,16 +118,20 @@ impl Guest {
             let item = Item {
                 request,
                 stamp: tail.clock.max(request.clock) + 1,
-                refused: refused.as_ref(),
+                refused: here.as_ref().map(|(_, refusal)| refusal),
             };
             match session.run(place, &[item]).await {
                 Ok(Run::Committed(entries)) => return self.outcome(place.position, entries),
                 Ok(Run::Refused { refusal, .. }) => {
-                    refused = Some(refusal);
+                    refused = Some((place.position, refusal));
                     continue;
                 }
                 Ok(Run::Contended { .. }) => {}
-                Err(StoreError::Repeated) => return self.replay(request).await,
+                Err(StoreError::Repeated) => {
+                    if let Some(outcome) = self.replay(request).await? {
+                        return Ok(outcome);
+                    }
+                }
                 Err(error) => {
                     debug!(%error, "an append is in doubt");
                     if let Standing::Mine(entries) = self.resolve(session, place).await {
@@ -130,7 +139,6 @@ impl Guest {
                     }
                 }
             }
-            refused = None;
             sleep(PAUSE).await;
         }
     }
@@ -158,13 +166,13 @@ impl Guest {
         })
     }
 
-    async fn replay(&self, request: &WriteRequest) -> Result<Outcome, Failure> {
-        let seen = self.store.seen(&[&request.id]).await;
-        let seen = seen.map_err(StoreError::into_failure)?;
-        let earlier = seen.first().ok_or(Failure::Unknown)?;
-        match earlier.entry.digest == request.digest {
-            true => Ok(Seen::outcome(earlier)),
-            false => Err(Failure::IdReused),
+    /// The stored answer, once a majority holds it.
+    async fn replay(&self, request: &WriteRequest) -> Result<Option<Outcome>, Failure> {
+        let seen = self.store.seen(&[&request.id]).await?;
+        match seen.first() {
+            None => Ok(None),
+            Some(earlier) if earlier.entry.digest == request.digest => Ok(Some(earlier.outcome())),
+            Some(_) => Err(Failure::IdReused),
         }
     }
 
@@ -175,19 +183,19 @@ impl Guest {
             return Ok(tail);
         }
         self.store.prepare().await?;
-        self.store.claim().await?;
+        self.store.claim_first().await?;
         self.store.tail().await
     }
 
-    /// A session whose id stands in the guests' collection while it may hold locks, so that a
-    /// coordinator can end it if this process dies.
-    async fn registered_session(&self) -> Result<Session, StoreError> {
-        let session = self.store.batch_session().await?;
+    /// Notes the session among the guests before it may hold locks, so that a coordinator can end
+    /// it if this process dies. Before each attempt: a coordinator that ended it took the note away.
+    async fn register(&self, session: &Session) -> Result<(), StoreError> {
         let database = self.store.client.database(DATABASE);
-        let guest = doc! { "_id": session.id(), "at": bson::DateTime::now() };
-        let insert = doc! { "insert": GUESTS, "documents": [guest] };
-        bounded(async { database.run_command(insert).await.map_err(StoreError::from) }).await?;
-        Ok(session)
+        let at = doc! { "$set": {"at": bson::DateTime::now()} };
+        let note = doc! { "q": {"_id": session.id()}, "u": at, "upsert": true };
+        let update = doc! { "update": GUESTS, "updates": [note] };
+        bounded(async { database.run_command(update).await.map_err(StoreError::from) }).await?;
+        Ok(())
     }
 
     async fn unregister(&self, session: &Session) -> Result<(), StoreError> {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use mongodb::options::ReadConcern;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::batch::{Place, Session};
+use super::batch::{Place, Session, first_write_error};
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::schema::{DATABASE, Entry, GUESTS, LOG, LogDocument, stamp};
 use super::{Store, bounded};
@@ -15,6 +16,8 @@ use crate::mutants::{self, Mutant};
 
 /// How long a claim's insert may wait for locks that a predecessor left.
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The pause before the next attempt to claim.
+const CLAIM_PAUSE: Duration = Duration::from_millis(2);
 /// The most log documents that one look returns.
 pub const LOG_DOCUMENTS_MAX: i64 = 1_000;
 /// One look ends with the document that passes this size.
@@ -131,16 +134,7 @@ impl Store {
             self.end_sessions_of_last_claim().await?;
             self.end_guests().await?;
             let tail = self.tail_with(ReadConcern::local()).await?;
-            let claim = LogDocument {
-                position: tail.position.next(),
-                epoch: tail.epoch.next(),
-                node: self.node.clone(),
-                batch,
-                first: tail.clock + 1,
-                last: tail.clock + 1,
-                entries: Vec::new(),
-                claim: true,
-            };
+            let claim = self.claim_after(&tail, batch);
             match self.append_claim(&claim, &session).await {
                 Ok(()) => return Ok(self.claimed(&claim, session)),
                 Err(error) if error.code() == Some(DUPLICATE_KEY) => {
@@ -155,6 +149,31 @@ impl Store {
                     }
                 }
             }
+            sleep(CLAIM_PAUSE).await;
+        }
+    }
+
+    /// Begins the first epoch of an empty log. If somebody else has done so meanwhile, that is as
+    /// good: nobody is deposed.
+    pub async fn claim_first(&self) -> Result<(), StoreError> {
+        let session = self.batch_session().await?;
+        let claim = self.claim_after(&Tail::EMPTY, BatchId::fresh());
+        match self.append_claim(&claim, &session).await {
+            Err(error) if error.code() == Some(DUPLICATE_KEY) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn claim_after(&self, tail: &Tail, batch: BatchId) -> LogDocument {
+        LogDocument {
+            position: tail.position.next(),
+            epoch: tail.epoch.next(),
+            node: self.node.clone(),
+            batch,
+            first: tail.clock + 1,
+            last: tail.clock + 1,
+            entries: Vec::new(),
+            claim: true,
         }
     }
 
@@ -184,8 +203,7 @@ impl Store {
                 .map_err(StoreError::from)
         };
         let reply = bounded(call).await?;
-        let errors = reply.get_array("writeErrors").ok();
-        if let Some(error) = errors.and_then(|all| all.first()?.as_document()) {
+        if let Some(error) = first_write_error(&reply) {
             return Err(StoreError::from_write_error(error));
         }
         match reply.contains_key("writeConcernError") {

@@ -1,20 +1,22 @@
-//! The log's documents and their names in MongoDB (design section 6).
+//! The log's documents and their names in MongoDB (docs/protocol.md).
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 
 use super::error::StoreError;
-use crate::model::{Answer, BatchId, Digest, Epoch, NodeName, Position, Refusal, RequestId, Stamp};
+use crate::model::{
+    Answer, BatchId, Digest, Epoch, NodeName, Position, Refusal, RequestId, Stamp, policy,
+};
 use crate::mutants::{self, Mutant};
 
 /// Drumline's own database.
-pub const DATABASE: &str = "drumline";
+pub const DATABASE: &str = policy::LOG_DATABASE;
 /// The log's collection.
 pub const LOG: &str = "log";
 /// Sessions of commands that append without a server, while they do.
 pub const GUESTS: &str = "guests";
 /// The field that carries a document's stamp.
-pub const STAMP_FIELD: &str = "_stamp";
+pub const STAMP_FIELD: &str = policy::STAMP_FIELD;
 
 /// The unique index over the request ids that clients gave (I5). It holds only those: the field is
 /// absent where there are none, and the index is sparse.

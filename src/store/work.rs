@@ -20,6 +20,8 @@ const COMMAND_DOCUMENTS_MAX: usize = 50_000;
 /// The most requests in one command while the batch holds a refused one: what follows the next
 /// refusal is sent in vain.
 const COMMAND_REQUESTS_AFTER_REFUSAL_MAX: usize = 32;
+/// The most bytes of one refusal's text.
+const MESSAGE_BYTES_MAX: usize = 2_000;
 /// The most bytes of keys in one log document, which must stay below 16 MiB.
 const LOG_KEY_BYTES_MAX: usize = 4 << 20;
 
@@ -174,9 +176,11 @@ impl<'a> Work<'a> {
     fn end_of_run(&self, first: usize, mut joins: impl FnMut(&WriteRequest) -> bool) -> usize {
         let namespace = &self.items[first].request.namespace;
         let run = self.items[first..].iter().take(self.requests_max);
+        let mut key_bytes = self.key_bytes;
         let length = run.take_while(|item| {
+            key_bytes += item.request.write.key_bytes();
             let open = item.refused.is_none() && item.request.namespace == *namespace;
-            open && joins(item.request)
+            open && key_bytes <= LOG_KEY_BYTES_MAX && joins(item.request)
         });
         first + length.count().max(1)
     }
@@ -238,6 +242,13 @@ fn lost() -> Refusal {
 /// Adds what to do where MongoDB's text does not say it.
 fn in_plain_words(refusal: Refusal) -> Refusal {
     let message = match refusal.code {
+        // The log holds it, and MongoDB quotes documents in it.
+        _ if refusal.message.len() > MESSAGE_BYTES_MAX => {
+            let end = (0..=MESSAGE_BYTES_MAX)
+                .rev()
+                .find(|end| refusal.message.is_char_boundary(*end));
+            format!("{}…", &refusal.message[..end.unwrap_or(0)])
+        }
         MAX_TIME_EXPIRED => format!(
             "the request ran longer than {} s, the most that one request may take; nothing was changed: \
              give its filter an index, or split it",

@@ -5,12 +5,14 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bson::{Document, doc};
+use drumline::model::limits::REQUEST_WAIT_MAX;
 use drumline::model::{Failure, Namespace, NodeName, Outcome, RequestId, Write, WriteRequest};
 use drumline::sequencer::{self, Handle};
 use drumline::store::{Claimed, Store};
 use futures_util::future::join_all;
 use mongodb::Client;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// A coordinator without HTTP, and a plain driver beside it.
 #[derive(Debug)]
@@ -31,8 +33,9 @@ impl Inside {
         let (claims, inbox) = mpsc::channel(1);
         let handle = sequencer::spawn(store.clone(), name, inbox);
         claims.send(store.claim().await.unwrap()).await.unwrap();
-        let mut progress = handle.watch();
-        progress.wait_for(|p| p.epoch.is_some()).await.unwrap();
+        while handle.progress().epoch.is_none() {
+            tokio::task::yield_now().await;
+        }
         Self {
             handle,
             store,
@@ -55,10 +58,11 @@ impl Inside {
         };
         let plug = Namespace::parse("plug.plug").unwrap();
         self.store.ensure(&plug).await.unwrap();
+        let deadline = Instant::now() + REQUEST_WAIT_MAX;
         let requests = std::iter::once(request(&plug, first))
             .chain(writes.into_iter().map(|write| request(namespace, write)));
         let mut waiting: Vec<Pin<Box<_>>> = requests
-            .map(|request| Box::pin(self.handle.submit(request)))
+            .map(|request| Box::pin(self.handle.submit(request, deadline)))
             .collect();
         // The first poll puts each of them into the queue.
         poll_fn(|context| {

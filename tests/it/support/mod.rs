@@ -8,7 +8,7 @@ pub mod http;
 pub mod inside;
 pub mod load;
 pub mod mix;
-mod processes;
+pub mod processes;
 pub mod proxy;
 mod sandbox;
 pub mod transactions;

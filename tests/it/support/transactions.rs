@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
 use drumline::client::Clock;
+use drumline::model::RequestId;
 use mongodb::Client;
 use rustix::process::Signal;
 
@@ -72,7 +73,8 @@ pub async fn takeover(cluster: &Cluster, patience: Duration) -> (Duration, Recor
     let load = Load::new(cluster, "load.takeover");
     let insert = async |url: &str, key: &str, patience| {
         let load = load.clone().through(url);
-        let op = Op::Insert { key: key.into() };
+        let key = format!("{key} {}", RequestId::fresh());
+        let op = Op::Insert { key };
         let client = load.client(patience);
         load.one_request(&client, &Clock::default(), op).await
     };
