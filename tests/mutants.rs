@@ -32,8 +32,10 @@ use support::{Cluster, Sandbox, kill, wait_until};
 /// What a scenario finds wrong.
 type Violations = Vec<String>;
 
+type Scenario = fn(&Runtime, Sandbox) -> Violations;
+
 /// Each mistake with the scenario that must find it.
-const PAIRS: [(Mutant, fn(&Runtime, Sandbox) -> Violations); 6] = [
+const PAIRS: [(Mutant, Scenario); 6] = [
     (Mutant::ReplyBeforeCommit, killed_after_replies),
     (Mutant::NoFence, frozen_and_succeeded),
     (Mutant::NoBatchId, commit_replies_lost),
