@@ -9,6 +9,7 @@ pub mod load;
 pub mod mix;
 mod processes;
 mod sandbox;
+mod second_node;
 pub mod transactions;
 
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub use cluster::Cluster;
 pub use files::FileServer;
 pub use processes::{Pid, alive, kill, kill_group, processes_in};
 pub use sandbox::{Outcome, SMALL, Sandbox, up};
+pub use second_node::SecondNode;
 
 /// Long enough for a loaded machine: a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
