@@ -14,6 +14,7 @@ use super::work::{Fault, Merging, Work};
 use super::{CALL_MAX, Store};
 use crate::model::limits::REQUEST_RUN_MAX;
 use crate::model::{BatchId, Epoch, Namespace, Position, Refusal, WriteRequest};
+use crate::mutants::{self, Mutant};
 
 /// How often a commit of unknown result is sent again before the position is looked at instead.
 const COMMIT_TRIES_MAX: u32 = 3;
@@ -135,6 +136,10 @@ impl Session {
             Err(StoreError::Refused(refusal)) => return oversized(items, refusal),
             inserted => inserted?,
         }
+        if mutants::active(Mutant::ReplyBeforeCommit) {
+            self.open = false;
+            return Ok(Run::Committed(entries));
+        }
         self.commit().await?;
         Ok(Run::Committed(entries))
     }
@@ -178,6 +183,9 @@ impl Session {
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
+        if mutants::active(Mutant::ReplyBeforeCommit) {
+            self.commit().await.ok(); // the batch before, if there was one
+        }
         let start = self
             .inner
             .start_transaction()

@@ -8,8 +8,9 @@ use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 use crate::support::audit::{Audited, audit};
-use crate::support::load::{End, Load, Op, Record};
-use crate::support::{Cluster, SecondNode, kill, wait_until};
+use crate::support::extra_node::ExtraNode;
+use crate::support::extra_node::ExtraNode;
+use crate::support::{Cluster, kill, wait_until};
 
 fn runtime() -> Runtime {
     Runtime::new().unwrap()
@@ -106,7 +107,7 @@ fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
 
         kill(first, Signal::STOP);
         let begun = Instant::now();
-        let second = SecondNode::start(&cluster);
+        let second = ExtraNode::start(&cluster, "n2", &cluster.info.mongodb_uri);
         let through_second = load.clone().through(&second.url);
         let client = through_second.client(Duration::from_secs(20));
         let after = Op::Insert {

@@ -11,8 +11,9 @@ use drumline::model::{Consistency, Namespace, Read, RequestId, Update, Write, Wr
 use drumline::store::Guest;
 use tokio::runtime::Runtime;
 
+use crate::support::Cluster;
+use crate::support::extra_node::ExtraNode;
 use crate::support::load::Load;
-use crate::support::{Cluster, SecondNode};
 
 const READERS: usize = 8;
 
@@ -136,7 +137,8 @@ fn a_deposed_node_shows_nothing_old() {
         let old = load.client(Duration::from_secs(2));
         counter.raise_through(&old).await;
         counter.read(&old).await.unwrap();
-        let second = SecondNode::start(&cluster);
+        let second = ExtraNode::start(&cluster, "n2", &cluster.info.mongodb_uri);
+        second.until_listening();
         let new = load
             .clone()
             .through(&second.url)

@@ -2,14 +2,15 @@
 
 pub mod audit;
 mod cluster;
+pub mod extra_node;
 mod files;
 pub mod http;
 pub mod inside;
 pub mod load;
 pub mod mix;
-mod processes;
+pub mod processes;
+pub mod proxy;
 mod sandbox;
-mod second_node;
 pub mod transactions;
 
 use std::time::{Duration, Instant};
@@ -18,7 +19,6 @@ pub use cluster::Cluster;
 pub use files::FileServer;
 pub use processes::{Pid, alive, kill, kill_group, processes_in};
 pub use sandbox::{Outcome, SMALL, Sandbox, up};
-pub use second_node::SecondNode;
 
 /// Long enough for a loaded machine: a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
