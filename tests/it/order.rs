@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::support::audit::{Audited, audit};
 use crate::support::extra_node::ExtraNode;
-use crate::support::extra_node::ExtraNode;
+use crate::support::load::{End, Load, Op, Record};
 use crate::support::{Cluster, kill, wait_until};
 
 fn runtime() -> Runtime {
