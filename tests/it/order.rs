@@ -148,6 +148,44 @@ fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
     });
 }
 
+#[test]
+fn losing_the_primary_under_load_loses_and_doubles_nothing() {
+    let cluster = Cluster::start(&[]);
+    runtime().block_on(async {
+        let load = Load::new(&cluster, "load.primary");
+        let running = tokio::spawn({
+            let load = load.clone();
+            async move { load.run(64).await }
+        });
+        let probe = load.client(Duration::from_secs(60));
+        let mut records = Vec::new();
+        for number in 0..20 {
+            let key = format!("before{number}");
+            records.push(
+                load.one_request(&probe, &Clock::default(), Op::Insert { key })
+                    .await,
+            );
+        }
+        kill(cluster.primary_pid().await, Signal::KILL);
+        let killed = Instant::now();
+        let key = "after".to_owned();
+        records.push(
+            load.one_request(&probe, &Clock::default(), Op::Insert { key })
+                .await,
+        );
+        println!(
+            "kill -9 of the primary to the next acknowledged write: {:?}",
+            killed.elapsed()
+        );
+        assert!(matches!(records.last().unwrap().end, End::Acknowledged(_)));
+        load.stop();
+        records.extend(running.await.unwrap());
+        load.settle(&mut records).await;
+        let audited = audited(&cluster, &load, &records).await;
+        assert_eq!(audited.unknown, 0, "a retry with the id gets the answer");
+    });
+}
+
 /// Whether `/readyz` says yes.
 fn ready(url: &str) -> bool {
     use std::io::{Read as _, Write as _};
