@@ -11,7 +11,6 @@ mod bad_input;
 mod cli;
 mod exactly_once;
 mod fetch;
-mod figures;
 mod foreign;
 mod guest;
 mod layers;
