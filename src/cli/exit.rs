@@ -69,8 +69,10 @@ impl From<ClientError> for ExitError {
             ClientError::Unknown { id, .. } | ClientError::UnknownToGuest { id } => {
                 format!("{error} (--request-id {id})")
             }
-            ClientError::Refused { status: 401, .. } => {
-                format!("{error}; is the API key right (--api-key-file or DRUMLINE_API_KEY)?")
+            ClientError::Refused { status, code, .. }
+                if *status == 401 || code == "MissingParameter" =>
+            {
+                format!("{error}; give the API key with --api-key-file or DRUMLINE_API_KEY")
             }
             _ => error.to_string(),
         };
