@@ -72,11 +72,10 @@ impl Gateway {
     async fn run_write(&self, request: WriteRequest) -> Result<Outcome, Failure> {
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
         self.ready().map_err(|_| Failure::NoCoordinator)?;
-        if request.write.makes_documents() {
-            let ensured = timeout_at(deadline, self.store.ensure(&request.namespace));
-            let late = |_| Failure::Unavailable("it did not answer in time".into());
-            ensured.await.map_err(late)??;
-        }
+        let makes = request.write.makes_documents();
+        let ensured = timeout_at(deadline, self.store.ensure(&request.namespace, makes));
+        let late = |_| Failure::Unavailable("it did not answer in time".into());
+        ensured.await.map_err(late)??;
         self.sequencer.submit(request, deadline).await
     }
 

@@ -3,6 +3,7 @@
 
 pub mod model;
 pub mod config;
+pub mod mutants;
 pub mod budget;
 pub mod store;
 pub mod sequencer;

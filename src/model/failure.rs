@@ -1,5 +1,5 @@
-//! Why a request has no answer. Each variant says what is known afterwards (done, not done,
-//! unknown); its text is for the public and holds nothing internal.
+//! Why a request has no answer. Each variant says what is known afterwards of this try (done, not
+//! done, unknown); its text is for the public and holds nothing internal.
 
 use thiserror::Error;
 
@@ -29,10 +29,10 @@ pub enum Failure {
     #[error("too many requests are in flight; try again in a moment")]
     Busy,
     /// No node is coordinator, or this one cannot say which. Nothing was done.
-    #[error("no coordinator is known at the moment; nothing was done, try again")]
+    #[error("no coordinator is known at the moment; this try did nothing, try again")]
     NoCoordinator,
     /// MongoDB has no primary, or does not answer. Nothing was done.
-    #[error("MongoDB does not answer at the moment ({0}); nothing was done, try again")]
+    #[error("MongoDB does not answer at the moment ({0}); this try did nothing, try again")]
     Unavailable(String),
     /// The request was running when its time was up or its node lost the connection. It may have
     /// been done. A retry with the same id gets the answer; without an id a retry may double it.

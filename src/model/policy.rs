@@ -93,7 +93,10 @@ fn check_read(namespace: &Namespace, read: &Read) -> Result<(), Failure> {
             .into_iter()
             .flatten()
             .try_for_each(check_javascript),
-        Read::Aggregate { pipeline } => check_pipeline(namespace, pipeline),
+        Read::Aggregate { pipeline } => {
+            check_description(pipeline)?;
+            check_pipeline(namespace, pipeline)
+        }
     }
 }
 
@@ -153,6 +156,32 @@ fn check_javascript(document: &Document) -> Result<(), Failure> {
     match keys(document).find(|(key, _)| JAVASCRIPT.contains(key)) {
         Some((key, _)) => refuse(format!(
             "'{key}' runs JavaScript on the server, which is not allowed; write it with query or aggregation operators ($expr)"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Stages that describe a collection rather than read it. MongoDB runs them outside a snapshot.
+pub const DESCRIBING_STAGES: [&str; 4] = [
+    "$collStats",
+    "$indexStats",
+    "$planCacheStats",
+    "$listSampledQueries",
+];
+/// Stages that read further collections.
+const READING_STAGES: [&str; 4] = ["$unionWith", "$lookup", "$graphLookup", "$facet"];
+
+/// What runs outside a snapshot shows what a failover may take back: that is fine for statistics, not
+/// for documents.
+fn check_description(stages: &[Document]) -> Result<(), Failure> {
+    let mut names = stages.iter().flat_map(Document::keys).map(String::as_str);
+    let first = names.next().unwrap_or_default();
+    if !DESCRIBING_STAGES.contains(&first) {
+        return Ok(());
+    }
+    match names.find(|name| READING_STAGES.contains(name)) {
+        Some(name) => refuse(format!(
+            "'{name}' cannot stand behind '{first}': run two requests"
         )),
         None => Ok(()),
     }
@@ -433,6 +462,27 @@ mod tests {
         assert_refused(&aggregate(doc! {"$facet": {"a": [inner]}}), "$out");
         assert_refused(&aggregate(doc! {"$changeStream": {}}), "drumline log");
         assert_eq!(refusal(&aggregate(doc! {"$project": {"a": "$out"}})), None);
+    }
+
+    #[test]
+    fn a_description_of_a_collection_reads_no_other() {
+        let pipeline = |stages: Vec<Document>| {
+            let read = Read::Aggregate { pipeline: stages };
+            refusal(&Call::Read(namespace(), read))
+        };
+        let describe = doc! {"$collStats": {"count": {}}};
+        assert_eq!(pipeline(vec![describe.clone(), doc! {"$match": {}}]), None);
+        let joined = vec![describe, doc! {"$unionWith": "other"}];
+        assert!(pipeline(joined).is_some());
+    }
+
+    #[test]
+    fn giant_ids_are_refused_before_they_reach_the_log() {
+        let giant = "x".repeat(KEY_BYTES_MAX);
+        assert!(refusal(&insert(doc! {"_id": &giant})).is_some());
+        assert!(refusal(&operators(doc! {"$set": {"a": &giant}})).is_none());
+        let set = Update::Operators(doc! {"$set": {"a": 1}});
+        assert!(refusal(&update(doc! {"_id": {"$eq": giant}}, set, true)).is_some());
     }
 
     #[test]

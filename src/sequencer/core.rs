@@ -193,6 +193,7 @@ impl<P: Clone> Core<P> {
             Ran::Committed { count } => self.settle(count, out),
             Ran::Refused { index, refusal } => self.refused(index, refusal, out),
             Ran::Contended { index } => self.contended(index, out),
+            Ran::Oversized => self.oversized(out),
             Ran::Doubt { repeated } => {
                 if let Some(flight) = &mut self.in_flight {
                     flight.repeated = repeated;
@@ -269,6 +270,17 @@ impl<P: Clone> Core<P> {
             self.requeue(rest);
         }
         flight.batch.attempt = 0;
+        self.rerun(flight, out);
+    }
+
+    /// Half of the batch may fit into a log document. The store refuses a lone request that does not.
+    fn oversized(&mut self, out: &mut Vec<Output<P>>) {
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        let slots = &mut flight.batch.slots;
+        let rest = slots.split_off(slots.len().div_ceil(2));
+        self.requeue(rest);
         self.rerun(flight, out);
     }
 
@@ -353,7 +365,7 @@ impl<P: Clone> Core<P> {
             for slot in flight.batch.slots {
                 self.reject(slot, Reject::NotCoordinator, out);
             }
-            return;
+            return self.turn_away(out);
         }
         if flight.batch.slots.is_empty() {
             return self.begin(out);

@@ -285,6 +285,26 @@ fn a_request_that_meets_a_lock_again_and_again_goes_back_alone() {
 }
 
 #[test]
+fn a_batch_too_large_for_the_log_is_halved_and_nothing_is_left_behind() {
+    let (mut core, batch) = with_batch(5);
+    let out = core.step(Input::Ran(Ran::Oversized));
+    let half = run_of(&out);
+    assert_eq!(tickets(&half), [1, 2, 3]);
+    assert_ne!(half.id, batch.id);
+    let out = core.step(Input::Ran(Ran::Committed { count: 3 }));
+    assert_eq!(tickets(&run_of(&out)), [4, 5]);
+}
+
+#[test]
+fn what_a_deposed_node_cuts_off_is_turned_away_at_once() {
+    let (mut core, _) = with_batch(5);
+    core.step(Input::Depose);
+    let out = core.step(Input::Ran(Ran::Oversized));
+    assert_eq!(rejects(&out).len(), 5);
+    assert!(core.is_idle());
+}
+
+#[test]
 fn the_same_id_joins_while_it_runs_and_another_payload_is_refused() {
     let mut core = serving();
     core.step(Input::Submit(submission(1, "same", Some(1))));

@@ -55,6 +55,8 @@ pub enum Ran {
     Refused { index: usize, refusal: Refusal },
     /// Another program's transaction holds a document of this request: nothing was done.
     Contended { index: usize },
+    /// MongoDB does not take the batch's log document: nothing was done.
+    Oversized,
     /// It is not known whether anything was done. `repeated`: a request id stands in the log.
     Doubt { repeated: bool },
 }

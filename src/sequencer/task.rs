@@ -260,6 +260,7 @@ impl Task {
             }
             Ok(Run::Refused { index, refusal }) => Ran::Refused { index, refusal },
             Ok(Run::Contended { index }) => Ran::Contended { index },
+            Ok(Run::Oversized) => Ran::Oversized,
             Err(StoreError::Repeated) => Ran::Doubt { repeated: true },
             Err(error) => {
                 debug!(%error, "a batch is in doubt");

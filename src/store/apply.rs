@@ -12,6 +12,7 @@ use super::schema::STAMP_FIELD;
 use crate::model::limits::{KEY_BYTES_MAX, TOUCHED_DOCUMENTS_MAX};
 use crate::model::request::encoded;
 use crate::model::{Answer, Namespace, Refusal, Stamp, Update, Write};
+use crate::mutants::{self, Mutant};
 
 /// What one request did.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +52,9 @@ pub async fn apply(
 pub fn stamped(document: &Document, stamp: &Stamp) -> Document {
     let mut whole = document.clone();
     whole.remove(STAMP_FIELD);
+    if mutants::active(Mutant::NoStamps) {
+        return whole;
+    }
     whole.insert(STAMP_FIELD, stamp.to_bson());
     whole
 }

@@ -13,7 +13,8 @@ use super::schema::{DATABASE, Entry, LOG, LogDocument};
 use super::work::{Fault, Merging, Work};
 use super::{CALL_MAX, Store};
 use crate::model::limits::REQUEST_RUN_MAX;
-use crate::model::{BatchId, Epoch, Position, Refusal, WriteRequest};
+use crate::model::{BatchId, Epoch, Namespace, Position, Refusal, WriteRequest};
+use crate::mutants::{self, Mutant};
 
 /// How often a commit of unknown result is sent again before the position is looked at instead.
 const COMMIT_TRIES_MAX: u32 = 3;
@@ -45,6 +46,8 @@ pub enum Run {
     Refused { index: usize, refusal: Refusal },
     /// Nothing was done: another program's transaction holds a document of this request.
     Contended { index: usize },
+    /// Nothing was done: MongoDB does not take the log document of so many requests.
+    Oversized,
 }
 
 /// The session in which a coordinator writes: its id stands in the claim, so that a successor can
@@ -115,7 +118,8 @@ impl Session {
         self.begin().await?;
         self.duplicates = false;
         let node = self.store.node.clone();
-        let mut work = Work::new(items, merging);
+        let collated = |namespace: &Namespace| self.store.is_collated(namespace);
+        let mut work = Work::new(items, merging, collated);
         while let Some(step) = work.next_step() {
             match merged::run(self, &step, items, &node).await {
                 Ok(applied) => work.done(&step, applied),
@@ -128,7 +132,14 @@ impl Session {
         }
         self.careful = self.duplicates;
         let entries = work.into_entries();
-        self.insert_log(place, &entries).await?;
+        match self.insert_log(place, &entries).await {
+            Err(StoreError::Refused(refusal)) => return oversized(items, refusal),
+            inserted => inserted?,
+        }
+        if mutants::active(Mutant::ReplyBeforeCommit) {
+            self.open = false;
+            return Ok(Run::Committed(entries));
+        }
         self.commit().await?;
         Ok(Run::Committed(entries))
     }
@@ -172,6 +183,9 @@ impl Session {
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
+        if mutants::active(Mutant::ReplyBeforeCommit) {
+            self.commit().await.ok(); // the batch before, if there was one
+        }
         let start = self
             .inner
             .start_transaction()
@@ -243,6 +257,16 @@ impl Session {
         {
             debug!("an abort was not answered");
         }
+    }
+}
+
+/// What the refusal of a log document means. A lone request gets it for its own; where even the note
+/// of a refusal is refused (a right is missing, say), the batch stays in doubt and is tried again.
+fn oversized(items: &[Item<'_>], refusal: Refusal) -> Result<Run, Fault> {
+    match items {
+        [lone] if lone.refused.is_some() => Err(Fault::Store(StoreError::Refused(refusal))),
+        [_] => Ok(Run::Refused { index: 0, refusal }),
+        _ => Ok(Run::Oversized),
     }
 }
 

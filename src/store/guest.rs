@@ -44,9 +44,8 @@ impl Guest {
     /// Puts a write into the log, like a coordinator would, within [`REQUEST_WAIT_MAX`].
     pub async fn write(&self, request: WriteRequest) -> Result<Outcome, Failure> {
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
-        if request.write.makes_documents() {
-            self.store.ensure(&request.namespace).await?;
-        }
+        let makes = request.write.makes_documents();
+        self.store.ensure(&request.namespace, makes).await?;
         let mut session = self.store.batch_session().await?;
         let written = timeout_at(deadline, self.append(&mut session, &request)).await;
         if let Ok(written) = written {
@@ -126,7 +125,7 @@ impl Guest {
                     refused = Some((place.position, refusal));
                     continue;
                 }
-                Ok(Run::Contended { .. }) => {}
+                Ok(Run::Contended { .. } | Run::Oversized) => {}
                 Err(StoreError::Repeated) => {
                     if let Some(outcome) = self.replay(request).await? {
                         return Ok(outcome);

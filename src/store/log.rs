@@ -12,6 +12,7 @@ use super::error::{DUPLICATE_KEY, StoreError};
 use super::schema::{DATABASE, Entry, GUESTS, LOG, LogDocument, stamp};
 use super::{Store, bounded};
 use crate::model::{BatchId, Epoch, NodeName, Outcome, Position, RequestId};
+use crate::mutants::{self, Mutant};
 
 /// How long a claim's insert may wait for locks that a predecessor left.
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -256,6 +257,9 @@ impl Store {
     }
 
     async fn end_sessions(&self, ids: Vec<Bson>) -> Result<(), StoreError> {
+        if mutants::active(Mutant::SessionsLeftOpen) {
+            return Ok(());
+        }
         let ids: Vec<_> = ids.into_iter().map(|id| doc! { "id": id }).collect();
         let database = self.client.database("admin");
         let kill = database.run_command(doc! { "killSessions": ids });
@@ -275,14 +279,15 @@ impl Store {
         let Some(document) = self.at(place.position).await? else {
             return Ok(Standing::Absent);
         };
-        if document.batch == place.batch {
+        if document.batch == place.batch && !mutants::active(Mutant::NoBatchId) {
             return Ok(Standing::Mine(document.entries));
         }
-        if document.epoch > place.epoch {
+        let fenced = |epoch| epoch > place.epoch && !mutants::active(Mutant::NoFence);
+        if fenced(document.epoch) {
             return Ok(Standing::Fenced(document.epoch));
         }
         let tail = self.tail().await?;
-        match tail.epoch > place.epoch {
+        match fenced(tail.epoch) {
             true => Ok(Standing::Fenced(tail.epoch)),
             false => Ok(Standing::Guest(tail)),
         }

@@ -14,7 +14,7 @@ mod read;
 mod schema;
 mod work;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +45,8 @@ pub struct Store {
     client: Client,
     log: Collection<Document>,
     node: NodeName,
-    known: Arc<Mutex<BTreeSet<Namespace>>>,
+    /// The collections met before, and whether they have a collation.
+    known: Arc<Mutex<BTreeMap<Namespace, bool>>>,
 }
 
 impl Store {
@@ -95,24 +96,50 @@ impl Store {
         .map(drop)
     }
 
-    /// Creates a collection that a batch is to write to, unless it exists: in a transaction this
-    /// would lock the catalogue.
-    pub async fn ensure(&self, namespace: &Namespace) -> Result<(), Failure> {
-        if self.known().contains(namespace) {
+    /// Gets to know a collection before a batch writes to it, and creates it if documents are to be
+    /// made there: in a transaction this would lock the catalogue.
+    pub async fn ensure(&self, namespace: &Namespace, makes: bool) -> Result<(), Failure> {
+        if self.known().contains_key(namespace) {
             return Ok(());
         }
-        self.create(namespace.database(), namespace.collection())
-            .await
-            .map_err(StoreError::into_failure)?;
+        if makes {
+            self.create(namespace.database(), namespace.collection())
+                .await?;
+        }
+        let Some(collated) = self.look_for_collation(namespace).await? else {
+            return Ok(());
+        };
         let mut known = self.known();
         if known.len() >= KNOWN_COLLECTIONS_MAX {
             known.clear();
         }
-        known.insert(namespace.clone());
+        known.insert(namespace.clone(), collated);
         Ok(())
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeSet<Namespace>> {
+    /// Whether a collection is known to compare strings by a collation.
+    fn is_collated(&self, namespace: &Namespace) -> bool {
+        self.known()
+            .get(namespace)
+            .is_some_and(|collated| *collated)
+    }
+
+    /// Whether the collection has a collation; `None` if there is no such collection.
+    async fn look_for_collation(&self, namespace: &Namespace) -> Result<Option<bool>, StoreError> {
+        let database = self.client.database(namespace.database());
+        let list = doc! { "listCollections": 1, "filter": {"name": namespace.collection()} };
+        let reply = bounded(async { database.run_command(list).await.map_err(StoreError::from) });
+        let reply = reply.await?;
+        let batch = reply.get_document("cursor").ok();
+        let batch = batch.and_then(|cursor| cursor.get_array("firstBatch").ok());
+        let found = batch.and_then(|batch| batch.first()?.as_document());
+        Ok(found.map(|collection| {
+            let options = collection.get_document("options").ok();
+            options.is_some_and(|options| options.contains_key("collation"))
+        }))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Namespace, bool>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,7 +4,7 @@
 //! document: that names the point. Data that a failover could roll back is never seen.
 
 use bson::{Document, doc};
-use mongodb::options::ReadConcern;
+use mongodb::options::{AggregateOptions, FindOptions, ReadConcern};
 use mongodb::{ClientSession, SessionCursor};
 use tokio::time::timeout;
 
@@ -14,7 +14,7 @@ use super::schema::stamp;
 use super::{Store, bounded};
 use crate::budget::Reservation;
 use crate::model::limits::{FIND_DOCUMENTS_MAX, REPLY_BYTES_MAX, REQUEST_RUN_MAX};
-use crate::model::{Documents, Failure, Namespace, Position, Read};
+use crate::model::{Documents, Failure, Namespace, Position, Read, policy};
 
 /// A decoded document takes about this many times its bytes.
 const MEMORY_PER_BYTE: usize = 3;
@@ -26,15 +26,6 @@ pub enum Found {
     /// The snapshot ends here, before the position that was asked for.
     TooOld(Position),
 }
-
-/// Stages that describe a collection rather than read it. MongoDB runs them only outside a
-/// snapshot.
-const DESCRIBING_STAGES: [&str; 4] = [
-    "$collStats",
-    "$indexStats",
-    "$planCacheStats",
-    "$listSampledQueries",
-];
 
 impl Store {
     /// Runs a read in a snapshot whose log reaches `least` and whose stamps reach `clock`.
@@ -60,10 +51,10 @@ impl Store {
         } else {
             let collected = self.collect(&mut session, namespace, read, None, memory);
             match collected.await {
-                // A capped collection has no snapshots. What a majority holds after the snapshot
-                // was taken is never older than it.
+                // A capped collection has no snapshots. A linearizable read that begins after the
+                // snapshot was taken is never older than it.
                 Err(Failure::ReadRefused { code, .. }) if code == NOT_IN_TRANSACTION => {
-                    let concern = ReadConcern::majority();
+                    let concern = ReadConcern::linearizable();
                     self.outside_snapshot(namespace, read, concern, memory)
                         .await?
                 }
@@ -132,23 +123,20 @@ impl Store {
     ) -> Result<SessionCursor<Document>, StoreError> {
         let database = self.client.database(namespace.database());
         let collection = database.collection::<Document>(namespace.collection());
+        let options = FindOptions::builder()
+            .max_time(REQUEST_RUN_MAX)
+            .read_concern(concern.clone());
         let cursor = match read {
             Read::FindOne {
                 filter,
                 projection,
                 sort,
             } => {
-                let mut find = collection.find(filter.clone()).limit(-1);
-                find = find.max_time(REQUEST_RUN_MAX);
-                find = match projection {
-                    Some(projection) => find.projection(projection.clone()),
-                    None => find,
-                };
-                find = match sort {
-                    Some(sort) => find.sort(sort.clone()),
-                    None => find,
-                };
-                find.session(session).await?
+                let options = options.projection(projection.clone()).sort(sort.clone());
+                let find = collection.find(filter.clone());
+                find.with_options(options.limit(-1).build())
+                    .session(session)
+                    .await?
             }
             Read::Find {
                 filter,
@@ -157,27 +145,20 @@ impl Store {
                 limit,
                 skip,
             } => {
-                let skip = u64::try_from(*skip).unwrap_or_default();
-                let mut find = collection.find(filter.clone()).limit(*limit).skip(skip);
-                find = find.max_time(REQUEST_RUN_MAX);
-                find = match projection {
-                    Some(projection) => find.projection(projection.clone()),
-                    None => find,
-                };
-                find = match sort {
-                    Some(sort) => find.sort(sort.clone()),
-                    None => find,
-                };
-                find.session(session).await?
+                let options = options.projection(projection.clone()).sort(sort.clone());
+                let options = options.limit(*limit).skip(u64::try_from(*skip).ok());
+                let find = collection.find(filter.clone());
+                find.with_options(options.build()).session(session).await?
             }
             Read::Aggregate { pipeline } => {
-                let mut aggregate = collection.aggregate(pipeline.clone());
-                aggregate = aggregate.max_time(REQUEST_RUN_MAX);
-                aggregate = match concern {
-                    Some(concern) => aggregate.read_concern(concern),
-                    None => aggregate,
-                };
-                aggregate.session(session).await?
+                let options = AggregateOptions::builder()
+                    .max_time(REQUEST_RUN_MAX)
+                    .read_concern(concern);
+                let aggregate = collection.aggregate(pipeline.clone());
+                aggregate
+                    .with_options(options.build())
+                    .session(session)
+                    .await?
             }
         };
         Ok(cursor)
@@ -209,7 +190,7 @@ fn describes(read: &Read) -> bool {
         return false;
     };
     let first = pipeline.first().and_then(|stage| stage.keys().next());
-    first.is_some_and(|stage| DESCRIBING_STAGES.contains(&stage.as_str()))
+    first.is_some_and(|stage| policy::DESCRIBING_STAGES.contains(&stage.as_str()))
 }
 
 fn too_large() -> Failure {

@@ -7,6 +7,7 @@ use super::error::StoreError;
 use crate::model::{
     Answer, BatchId, Digest, Epoch, NodeName, Position, Refusal, RequestId, Stamp, policy,
 };
+use crate::mutants::{self, Mutant};
 
 /// Drumline's own database.
 pub const DATABASE: &str = policy::LOG_DATABASE;
@@ -77,7 +78,7 @@ impl LogDocument {
         };
         let keyed = self.entries.iter().filter(|entry| entry.digest.is_some());
         let ids: Vec<_> = keyed.map(|entry| entry.id.as_str()).collect();
-        if !ids.is_empty() {
+        if !ids.is_empty() && !mutants::active(Mutant::NoRequestIds) {
             document.insert("ids", ids);
         }
         document

@@ -13,7 +13,7 @@ use super::error::{MAX_TIME_EXPIRED, NOT_IN_TRANSACTION, StoreError};
 use super::schema::Entry;
 use crate::model::limits::{BATCH_RUN_MAX, REQUEST_RUN_MAX};
 use crate::model::request::encoded;
-use crate::model::{NodeName, Refusal, Stamp, Write, WriteRequest};
+use crate::model::{Namespace, NodeName, Refusal, Stamp, Write, WriteRequest};
 
 /// The most documents in one command; MongoDB takes 100,000.
 const COMMAND_DOCUMENTS_MAX: usize = 50_000;
@@ -115,13 +115,25 @@ pub struct Work<'a> {
     key_bytes: usize,
     begun: Instant,
     requests_max: usize,
+    /// Collections with a collation: there a filter by `_id` may find a document of another `_id`,
+    /// so it tells nothing beforehand.
+    collated: BTreeSet<&'a Namespace>,
 }
 
 impl<'a> Work<'a> {
-    pub fn new(items: &'a [Item<'a>], merging: Merging) -> Self {
+    pub fn new(
+        items: &'a [Item<'a>],
+        merging: Merging,
+        is_collated: impl Fn(&Namespace) -> bool,
+    ) -> Self {
+        let namespaces: BTreeSet<_> = items.iter().map(|item| &item.request.namespace).collect();
         let refusals = items.iter().any(|item| item.refused.is_some());
         Self {
             items,
+            collated: namespaces
+                .into_iter()
+                .filter(|ns| is_collated(ns))
+                .collect(),
             entries: Vec::with_capacity(items.len()),
             key_bytes: 0,
             begun: Instant::now(),
@@ -146,9 +158,15 @@ impl<'a> Work<'a> {
         }
         Some(match &item.request.write {
             Write::Insert { .. } => Step::Inserts(index..self.end_of_inserts(index)),
-            write if write.point().is_some() => Step::Points(index..self.end_of_points(index)),
+            write if write.point().is_some() && self.is_plain(item.request) => {
+                Step::Points(index..self.end_of_points(index))
+            }
             _ => Step::One(index),
         })
+    }
+
+    fn is_plain(&self, request: &WriteRequest) -> bool {
+        !self.collated.contains(&request.namespace)
     }
 
     fn end_of_inserts(&self, first: usize) -> usize {
@@ -267,7 +285,7 @@ fn in_plain_words(refusal: Refusal) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Namespace, RequestId, Update};
+    use crate::model::{RequestId, Update};
     use bson::{Document, doc};
 
     fn request(ns: &str, write: Write) -> WriteRequest {
@@ -307,7 +325,7 @@ mod tests {
                 refused: None,
             })
             .collect();
-        let mut work = Work::new(&items, merging);
+        let mut work = Work::new(&items, merging, |_| false);
         let mut steps = Vec::new();
         while let Some(step) = work.next_step() {
             let none = |_| Ok(super::super::apply::inserted(Vec::new()));

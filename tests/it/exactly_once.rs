@@ -1,7 +1,5 @@
 //! A request id stands for one execution and one answer, whatever way its tries take.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -11,8 +9,6 @@ use crate::support::http::{Http, Reply};
 use crate::support::{Cluster, Sandbox, kill, wait_until};
 
 const KEY: &str = "idempotency-key";
-/// The pause between two looks at a node that starts.
-const POLL: Duration = Duration::from_millis(20);
 
 /// Sends requests about one collection with chosen ids.
 struct Sender {
@@ -154,7 +150,7 @@ fn an_answer_outlives_its_node_and_is_the_same_on_another_path() {
         let node = cluster.node_pid(0);
         kill(node, Signal::KILL);
         wait_until("the node is back", || cluster.node_pid(0) != node);
-        until_ready(&sender.http).await;
+        sender.http.until_ready().await;
         let again = sender.send("once", "insertOne", fields.clone()).await;
         assert_replayed(&first, &again);
         let again = sender.send("error", "insertOne", refused).await;
@@ -174,12 +170,6 @@ fn an_answer_outlives_its_node_and_is_the_same_on_another_path() {
         assert_eq!(again.header("idempotency-replayed"), Some("true"));
         assert_eq!(sender.count().await, 2);
     });
-}
-
-async fn until_ready(http: &Http) {
-    while http.status_of("/readyz").await != Some(200) {
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// Inserts through no server; gives the exit status and all that was printed.

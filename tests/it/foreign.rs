@@ -119,3 +119,40 @@ fn a_stamp_field_of_any_other_shape_is_taken_over() {
         everything_works_on(&foreign).await;
     });
 }
+
+#[test]
+fn where_a_collation_rules_a_filter_by_id_means_what_mongodb_takes_it_for() {
+    Runtime::new().unwrap().block_on(async {
+        let cluster = Cluster::shared();
+        let client = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
+        let database = client.database("foreign");
+        let collation = doc! {"locale": "en", "strength": 2};
+        let create = doc! {"create": "collated", "collation": collation};
+        database.run_command(create).await.unwrap();
+        let documents: Vec<_> = (0..40).map(|n| doc! {"_id": format!("a{n}")}).collect();
+        let collection = database.collection::<Document>("collated");
+        collection.insert_many(documents).await.unwrap();
+        // Many at once share a batch, and would share commands.
+        let deletions: Vec<_> = (0..40)
+            .map(|n| {
+                tokio::spawn(async move {
+                    let filter = json!({"_id": format!("A{n}")});
+                    let body =
+                        json!({"database": "foreign", "collection": "collated", "filter": filter});
+                    Http::to(cluster)
+                        .act("deleteOne", &body)
+                        .await
+                        .expect(200)
+                        .text
+                })
+            })
+            .collect();
+        for deletion in deletions {
+            let text = deletion.await.unwrap();
+            assert_eq!(text, r#"{"deletedCount":{"$numberInt":"1"}}"#);
+        }
+        assert_eq!(collection.count_documents(doc! {}).await.unwrap(), 0);
+    });
+}

@@ -19,6 +19,7 @@ mod lifetime;
 mod limits;
 mod order;
 mod readme;
+mod reads;
 mod refusals;
 mod takeover;
 mod types;

@@ -1,7 +1,5 @@
 //! One order, whatever happens: load, kills and freezes, each followed by the full comparison.
 
-use std::fs::File;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use drumline::client::Clock;
@@ -10,6 +8,7 @@ use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 use crate::support::audit::{Audited, audit};
+use crate::support::extra_node::ExtraNode;
 use crate::support::load::{End, Load, Op, Record};
 use crate::support::{Cluster, kill, wait_until};
 
@@ -86,41 +85,6 @@ fn kill_nine_in_the_middle_of_load_loses_and_doubles_nothing() {
     });
 }
 
-/// A second node on the same replica set, as an operator might start by mistake or on purpose.
-struct SecondNode {
-    process: Child,
-    url: String,
-}
-
-impl SecondNode {
-    fn start(cluster: &Cluster) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        let sandbox = cluster.sandbox();
-        let log = File::create(sandbox.path("n2.log")).unwrap();
-        let process = sandbox
-            .drumline(&["serve", "--name", "n2", "--listen", &address])
-            .env("DRUMLINE_MONGODB", &cluster.info.mongodb_uri)
-            .env("DRUMLINE_API_KEY", &cluster.info.api_key)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self {
-            process,
-            url: format!("http://{address}"),
-        }
-    }
-}
-
-impl Drop for SecondNode {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
     let cluster = Cluster::start(&[]);
@@ -143,7 +107,7 @@ fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
 
         kill(first, Signal::STOP);
         let begun = Instant::now();
-        let second = SecondNode::start(&cluster);
+        let second = ExtraNode::start(&cluster, "n2", &cluster.info.mongodb_uri);
         let through_second = load.clone().through(&second.url);
         let client = through_second.client(Duration::from_secs(20));
         let after = Op::Insert {
@@ -181,6 +145,44 @@ fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
         through_second.settle(&mut old).await;
         records.extend(old);
         audited(&cluster, &load, &records).await;
+    });
+}
+
+#[test]
+fn losing_the_primary_under_load_loses_and_doubles_nothing() {
+    let cluster = Cluster::start(&[]);
+    runtime().block_on(async {
+        let load = Load::new(&cluster, "load.primary");
+        let running = tokio::spawn({
+            let load = load.clone();
+            async move { load.run(64).await }
+        });
+        let probe = load.client(Duration::from_secs(60));
+        let mut records = Vec::new();
+        for number in 0..20 {
+            let key = format!("before{number}");
+            records.push(
+                load.one_request(&probe, &Clock::default(), Op::Insert { key })
+                    .await,
+            );
+        }
+        kill(cluster.primary_pid().await, Signal::KILL);
+        let killed = Instant::now();
+        let key = "after".to_owned();
+        records.push(
+            load.one_request(&probe, &Clock::default(), Op::Insert { key })
+                .await,
+        );
+        println!(
+            "kill -9 of the primary to the next acknowledged write: {:?}",
+            killed.elapsed()
+        );
+        assert!(matches!(records.last().unwrap().end, End::Acknowledged(_)));
+        load.stop();
+        records.extend(running.await.unwrap());
+        load.settle(&mut records).await;
+        let audited = audited(&cluster, &load, &records).await;
+        assert_eq!(audited.unknown, 0, "a retry with the id gets the answer");
     });
 }
 

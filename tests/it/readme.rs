@@ -158,7 +158,8 @@ impl Terminal {
         let mut shell = sandbox
             .command("script")
             .args(["--quiet", "--flush", "--return", "--command"])
-            .args(["bash tour.sh", "/dev/null"])
+            // A job in the background ignores SIGINT, and so would everything that it starts.
+            .args(["env --default-signal=INT bash tour.sh", "/dev/null"])
             .current_dir(sandbox.folder())
             .env("DRUMLINE_MONGOD", Cluster::mongod())
             .stdin(Stdio::piped())

@@ -10,10 +10,10 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
-use crate::support::Cluster;
 use crate::support::http::Http;
 use crate::support::inside::Inside;
 use crate::support::mix::Mix;
+use crate::support::{Cluster, SMALL};
 
 /// The coordinator of these tests. They take turns: each says what its batch holds.
 struct Shared {
@@ -26,7 +26,7 @@ struct Shared {
 fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let cluster = Cluster::start(&["--nodes", "0"]);
+        let cluster = Cluster::start(&SMALL);
         let runtime = Runtime::new().unwrap();
         let inside = runtime.block_on(Inside::start(&cluster.info.mongodb_uri));
         Shared {

@@ -1,20 +1,25 @@
 //! A node that dies inside a transaction leaves its locks behind: the log's next position and the
-//! documents of its batch stay locked for a minute. Its successor ends them and goes on.
+//! documents of its batch stay locked for a minute. Its successor ends them and goes on. And a node
+//! that never hears of its commit finds out what became of it.
 
 use std::time::{Duration, Instant};
 
 use drumline::client::Clock;
 use mongodb::Client;
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::support::audit::audit;
+use crate::support::extra_node::ExtraNode;
+use crate::support::http::Http;
 use crate::support::load::{End, Load, Op};
-use crate::support::transactions::{freeze_inside_transaction, open_transactions};
+use crate::support::proxy::Proxy;
+use crate::support::transactions::{
+    TAKEOVER_MAX, freeze_inside_transaction, open_transactions, takeover,
+};
 use crate::support::{Cluster, kill};
 
-/// Without the claim's killSessions this takes as long as MongoDB lets a transaction live: 63.9 s.
-const TAKEOVER_MAX: Duration = Duration::from_secs(2);
 /// The commit may have been on its way when the node was stopped; then its transaction is gone.
 const TRIES_MAX: usize = 20;
 
@@ -65,4 +70,49 @@ async fn kill_inside_transaction(cluster: &Cluster, driver: &Client) {
         }
     }
     panic!("never killed inside a transaction");
+}
+
+#[test]
+fn a_node_killed_between_its_log_document_and_its_commit_is_succeeded_within_two_seconds() {
+    let cluster = Cluster::start(&["--nodes", "0"]);
+    Runtime::new().unwrap().block_on(async {
+        let (time, record) = takeover(&cluster, Duration::from_secs(90)).await;
+        println!("kill -9 before the commit to a write acknowledged by another node: {time:?}");
+        assert!(matches!(record.end, End::Acknowledged(_)), "{record:?}");
+        assert!(time < TAKEOVER_MAX);
+    });
+}
+
+#[test]
+fn a_commit_whose_replies_are_lost_is_found_in_the_log_and_not_done_twice() {
+    let cluster = Cluster::start(&["--nodes", "0", "--members", "1"]);
+    Runtime::new().unwrap().block_on(async {
+        let proxy = Proxy::start(&cluster.info.members[0].host).await;
+        let uri = proxy.uri(&cluster.info.mongodb_uri);
+        let node = ExtraNode::start(&cluster, "n1", &uri);
+        node.until_listening();
+        let http = Http::new(&node.url, &cluster.info.api_key);
+        http.until_ready().await;
+        let place = json!({"database": "lost", "collection": "replies"});
+        let mut first = place.clone();
+        first["document"] = json!({"_id": 1, "n": 0});
+        http.act("insertOne", &first).await.expect(201);
+        let mut add = place.clone();
+        add["filter"] = json!({"_id": 1});
+        add["update"] = json!({"$inc": {"n": 1}});
+        // The driver sends a commit twice, and Drumline sends it three times.
+        for lost in 1..=6 {
+            proxy.lose_replies(lost);
+            let begun = Instant::now();
+            http.act("updateOne", &add).await.expect(200);
+            println!(
+                "{lost} replies to commits lost: answered in {:?}",
+                begun.elapsed()
+            );
+            assert!(proxy.all_lost());
+            let found = http.act("findOne", &place).await.expect(200);
+            let n = found.json()["document"]["n"]["$numberInt"].clone();
+            assert_eq!(n, lost.to_string());
+        }
+    });
 }

@@ -26,18 +26,27 @@ pub struct Audited {
 
 /// Compares everything; panics with the first violations it finds.
 pub async fn audit(uri: &str, namespace: &Namespace, records: &[Record]) -> Audited {
-    let client = Client::with_uri_str(uri).await.unwrap();
-    let log = read(&client, "drumline", "log").await;
-    let stored = read(&client, namespace.database(), namespace.collection()).await;
-    let (audited, violations) = compare(&log, &stored, namespace, records);
+    let (audited, violations) = inspect(uri, namespace, records).await;
     let shown: Vec<_> = violations.iter().take(10).collect();
     assert!(
         violations.is_empty(),
         "{} violations, the first: {shown:#?}",
         violations.len()
     );
-    client.shutdown().await;
     audited
+}
+
+/// Compares everything and gives all violations.
+pub async fn inspect(
+    uri: &str,
+    namespace: &Namespace,
+    records: &[Record],
+) -> (Audited, Vec<String>) {
+    let client = Client::with_uri_str(uri).await.unwrap();
+    let log = read(&client, "drumline", "log").await;
+    let stored = read(&client, namespace.database(), namespace.collection()).await;
+    client.shutdown().await;
+    compare(&log, &stored, namespace, records)
 }
 
 async fn read(client: &Client, database: &str, collection: &str) -> Vec<Document> {

@@ -82,6 +82,25 @@ impl Cluster {
         info.nodes[index].pid
     }
 
+    /// The pid of the member that is primary now.
+    pub async fn primary_pid(&self) -> Pid {
+        let driver = mongodb::Client::with_uri_str(&self.info.mongodb_uri)
+            .await
+            .unwrap();
+        let hello = driver
+            .database("admin")
+            .run_command(bson::doc! {"hello": 1})
+            .await
+            .unwrap();
+        let primary = hello.get_str("primary").unwrap();
+        let member = self
+            .info
+            .members
+            .iter()
+            .find(|member| member.host == primary);
+        member.unwrap().pid
+    }
+
     pub fn supervisor(&self) -> Pid {
         self.supervisor.id()
     }

@@ -9,7 +9,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-use super::Cluster;
+use super::{Cluster, POLL};
 
 /// A client of one node that tries nothing twice.
 #[derive(Debug, Clone)]
@@ -30,9 +30,13 @@ pub struct Reply {
 impl Http {
     /// To the cluster's first node.
     pub fn to(cluster: &Cluster) -> Self {
+        Self::new(&cluster.info.nodes[0].url, &cluster.info.api_key)
+    }
+
+    pub fn new(url: &str, key: &str) -> Self {
         Self {
-            url: cluster.info.nodes[0].url.clone(),
-            key: cluster.info.api_key.clone(),
+            url: url.to_owned(),
+            key: key.to_owned(),
             // A connection that a killed node left behind is no part of any test.
             client: Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
@@ -71,6 +75,13 @@ impl Http {
             .body(Full::default())
             .unwrap();
         self.send(request).await.ok().map(|reply| reply.status)
+    }
+
+    /// Waits until the node is ready.
+    pub async fn until_ready(&self) {
+        while self.status_of("/readyz").await != Some(200) {
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply, String> {

@@ -51,13 +51,13 @@ impl Inside {
         namespace: &Namespace,
         writes: Vec<Write>,
     ) -> Vec<Result<Outcome, Failure>> {
-        self.store.ensure(namespace).await.unwrap();
+        self.store.ensure(namespace, true).await.unwrap();
         let first = doc! {"_id": bson::oid::ObjectId::new()};
         let first = Write::Insert {
             documents: vec![first],
         };
         let plug = Namespace::parse("plug.plug").unwrap();
-        self.store.ensure(&plug).await.unwrap();
+        self.store.ensure(&plug, true).await.unwrap();
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
         let requests = std::iter::once(request(&plug, first))
             .chain(writes.into_iter().map(|write| request(namespace, write)));

@@ -2,12 +2,14 @@
 
 pub mod audit;
 mod cluster;
+pub mod extra_node;
 mod files;
 pub mod http;
 pub mod inside;
 pub mod load;
 pub mod mix;
-mod processes;
+pub mod processes;
+pub mod proxy;
 mod sandbox;
 pub mod transactions;
 

@@ -42,3 +42,14 @@ pub fn processes_in(folder: &Path) -> Vec<Pid> {
         .filter(|pid| names(pid) && alive(*pid))
         .collect()
 }
+
+/// A figure of `/proc/PID/status`, in bytes.
+pub fn memory(pid: Pid, figure: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(figure))
+        .unwrap();
+    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
