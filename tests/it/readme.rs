@@ -196,7 +196,10 @@ impl Terminal {
                 self.shown = rest.as_bytes().to_vec();
                 return verdict(step, shown, status);
             }
-            if let Some((_, keys)) = to_type.next_if(|(before, _)| matches(before, &now)) {
+            // The last line must be complete, or what is typed would be echoed behind it.
+            let complete = now.ends_with('\n');
+            let due = |before: &str| before.ends_with('\n') == complete && matches(before, &now);
+            if let Some((_, keys)) = to_type.next_if(|(before, _)| due(before)) {
                 self.keyboard.write_all(keys.as_bytes()).unwrap();
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -320,7 +323,7 @@ fn a_page_that_lies_is_caught() {
             None,
         ),
         (
-            "$ (trap 'echo caught; exit' INT; echo on; while read A; do :; done)\non\n^Ccaught",
+            "$ (trap 'echo caught; exit' INT; echo on; while :; do read -t 0.1 A; done)\non\n^Ccaught",
             None,
         ),
         ("$ echo one\ntwo", Some("showed something else")),
