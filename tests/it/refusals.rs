@@ -49,6 +49,9 @@ fn ns(text: &str) -> Namespace {
     Namespace::parse(text).unwrap()
 }
 
+/// How long 500 requests may take. An unoptimised build shares two cores with the tests beside it.
+const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 40 } else { 10 });
+
 #[test]
 fn of_five_hundred_requests_the_accepted_take_effect_in_order_whatever_the_mix() {
     alone(async |inside| {
@@ -60,7 +63,7 @@ fn of_five_hundred_requests_the_accepted_take_effect_in_order_whatever_the_mix()
             let namespace = ns(&format!("mix.m{}", bson::oid::ObjectId::new()));
             let cost = mix.run(inside, &namespace).await;
             println!("{name}: {cost:?}");
-            assert!(cost.time < Duration::from_secs(10), "{name}: {cost:?}");
+            assert!(cost.time < TIME_MAX, "{name}: {cost:?}");
             let bound = 3 * i64::try_from(cost.refused).unwrap();
             assert!(cost.attempts <= bound, "{name}: {cost:?}");
         }
