@@ -44,7 +44,7 @@ impl ServerUrl {
 fn not_a_url(text: &str) -> String {
     // A text with '@' may hold a password: it is not repeated.
     let shown = if text.contains('@') { "this" } else { text };
-    format!("'{shown}' is not a server URL: write http://host:port, like http://127.0.0.1:7117")
+    format!("'{shown}' is not a server URL: write http://host:port, like http://127.0.0.1:7401")
 }
 
 impl TryFrom<String> for ServerUrl {
