@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 
 /// What is measured from outside on a cluster with one node.
 fn node(table: &mut Table) {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
     let node = cluster.node_pid(0);
     at_rest(table, node);
     gets(table, &cluster);

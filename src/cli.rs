@@ -4,6 +4,7 @@
 
 mod args;
 mod backend;
+mod cluster_table;
 mod exit;
 mod json;
 mod output;
@@ -11,15 +12,21 @@ mod route;
 mod session;
 mod table;
 
+mod drill_diff;
+mod drill_target;
+
 mod aggregate;
 mod bench;
+mod check;
 mod completions;
 mod delete;
 mod down;
+mod drill;
 mod find;
 mod get;
 mod guard;
 mod info;
+mod initiate;
 mod insert;
 mod log;
 mod ls;
@@ -27,6 +34,7 @@ mod man;
 mod put;
 mod replace;
 mod serve;
+mod status;
 mod up;
 mod update;
 
@@ -59,12 +67,17 @@ enum Command {
     Replace(replace::Args),
     Delete(delete::Args),
     Aggregate(aggregate::Args),
+    Status(status::Args),
     Log(log::Args),
     Bench(bench::Args),
+    Drill(drill::Args),
+    Check(check::Args),
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
     Guard(guard::Args),
+    #[command(hide = true)]
+    Initiate(initiate::Args),
 }
 
 /// Runs the command that the process's arguments name.
@@ -87,11 +100,15 @@ pub fn main() -> ExitCode {
         Command::Replace(args) => replace::run(args),
         Command::Delete(args) => delete::run(args),
         Command::Aggregate(args) => aggregate::run(args),
+        Command::Status(args) => status::run(args),
         Command::Log(args) => log::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Drill(args) => drill::run(args),
+        Command::Check(args) => check::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::Guard(args) => guard::run(args),
+        Command::Initiate(args) => initiate::run(args),
     };
     exit::report(result)
 }

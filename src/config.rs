@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::model::NodeName;
+
 pub use secret::Secret;
 pub use server_url::ServerUrl;
 
@@ -53,6 +55,20 @@ pub struct Layer {
     pub mongodb: Option<Secret>,
     pub timeout: Option<Duration>,
     pub output: Option<String>,
+    pub node: NodeLayer,
+}
+
+/// What one source says about a node and its cluster.
+#[derive(Debug, Clone, Default)]
+pub struct NodeLayer {
+    pub cluster: Option<String>,
+    pub cluster_secret: Option<Secret>,
+    pub peers: Option<Vec<(NodeName, ServerUrl)>>,
+    pub heartbeat: Option<Duration>,
+    pub missed_heartbeats: Option<u32>,
+    pub dwell: Option<Duration>,
+    pub assist_elections: Option<bool>,
+    pub primary_timeout: Option<Duration>,
 }
 
 /// Where a one-shot command goes.
@@ -113,6 +129,20 @@ impl Settings {
         self.first(|layer| layer.output.clone())
     }
 
+    /// All that is said about a node, each setting by its strongest source.
+    pub fn node(&self) -> NodeLayer {
+        NodeLayer {
+            cluster: self.first(|layer| layer.node.cluster.clone()),
+            cluster_secret: self.first(|layer| layer.node.cluster_secret.clone()),
+            peers: self.first(|layer| layer.node.peers.clone()),
+            heartbeat: self.first(|layer| layer.node.heartbeat),
+            missed_heartbeats: self.first(|layer| layer.node.missed_heartbeats),
+            dwell: self.first(|layer| layer.node.dwell),
+            assist_elections: self.first(|layer| layer.node.assist_elections),
+            primary_timeout: self.first(|layer| layer.node.primary_timeout),
+        }
+    }
+
     fn first<T>(&self, of: impl Fn(&Layer) -> Option<T>) -> Option<T> {
         self.layers.iter().find_map(of)
     }
@@ -143,6 +173,10 @@ fn environment() -> Result<Layer, ConfigError> {
             .transpose()
             .map_err(|why| wrong("DRUMLINE_TIMEOUT", why))?,
         output: None,
+        node: NodeLayer {
+            cluster_secret: env("DRUMLINE_CLUSTER_SECRET").map(Secret::new),
+            ..NodeLayer::default()
+        },
     })
 }
 

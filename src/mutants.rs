@@ -7,18 +7,28 @@
 /// A mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
+    /// A batch is acknowledged when one member holds it (against I4).
+    OneMemberAcknowledges,
+    /// Reads show what one member holds (against I7).
+    LocalReads,
+    /// A coordinator's read is not validated by a look at the log's end (against I7).
+    UnvalidatedReads,
+    /// A commit that a change of MongoDB's primary interrupts (11602) is taken for one that failed.
+    InterruptedIsFailure,
     /// The reply is sent before the commit (against I4).
     ReplyBeforeCommit,
     /// A deposed coordinator takes the later epoch for a guest's append and goes on (against I2, I8).
     NoFence,
-    /// A batch in doubt that stands in the log is taken for another's and put behind it.
-    NoBatchId,
+    /// A batch in doubt is put behind the log's end, whatever stands at its own position (against I5).
+    PositionRecomputed,
     /// The log's unique index does not learn the request ids (against I5).
     NoRequestIds,
     /// Inserted and replaced documents carry no stamp (against I3).
     NoStamps,
     /// A claim does not end what the predecessor left open.
     SessionsLeftOpen,
+    /// A causal read takes the first snapshot it gets, however old.
+    StaleReads,
 }
 
 /// Whether this process is to make the mistake.

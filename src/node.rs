@@ -1,71 +1,118 @@
 //! One node: puts the parts together, serves until it is told to stop.
 //!
-//! The composition root; nothing else makes a store, a sequencer and a server.
+//! The composition root; nothing else makes a store, a sequencer, an election and a server.
 
 use std::future::Future;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::config::Secret;
+use crate::config::{Secret, ServerUrl};
+use crate::election::{self, Aside, Parts, Timing};
+use crate::failover::{self, Assist, Wire};
 use crate::gateway::Gateway;
 use crate::http::auth::ApiKeys;
 use crate::http::router::{App, router};
 use crate::http::server;
-use crate::model::NodeName;
+use crate::metrics::Metrics;
+use crate::model::Rank;
+use crate::observer::Observer;
+use crate::peer::{Credentials, Forwarder, Peer};
 use crate::sequencer;
-use crate::store::{Claimed, STAMP_FIELD, Store, StoreError};
+use crate::store::{STAMP_FIELD, Store, StoreError};
 
-/// The pause after a failed attempt to claim.
-const CLAIM_PAUSE: Duration = Duration::from_millis(200);
+/// Messages of nodes about their replica set that wait to be sent, or to be read.
+const ASIDE_MAX: usize = 16;
 
 /// What a node needs to know.
 #[derive(Debug)]
 pub struct Settings {
-    pub name: NodeName,
+    /// Its name, and its number in elections.
+    pub rank: Rank,
     /// The connection string of the replica set, with its credentials.
     pub mongodb_uri: Secret,
     /// The keys that clients may use.
     pub api_keys: Vec<Secret>,
+    pub peers: Vec<Peer>,
+    /// What the nodes of the cluster know each other by. Needed if there are peers.
+    pub credentials: Option<Credentials>,
+    pub timing: Timing,
+    /// Ask a member to stand when the primary is lost; `None` leaves it to MongoDB.
+    pub assist: Option<Assist>,
+    /// Where others reach this node, if not at the address that it listens on.
+    pub url: Option<ServerUrl>,
+}
+
+/// How a node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// A coordinator hands over to a peer first.
+    Leave,
+    /// The peers end too, or there is no time: they find out by themselves.
+    AtOnce,
 }
 
 /// Runs a node on this listener until `shutdown` resolves; then finishes what it has begun.
 pub async fn run(
     listener: TcpListener,
     settings: Settings,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Shutdown>,
 ) -> Result<(), StoreError> {
-    let store = Store::connect(settings.mongodb_uri.expose(), settings.name.clone()).await?;
+    let name = settings.rank.node.clone();
+    let store = Store::connect(settings.mongodb_uri.expose(), name.clone()).await?;
     let (claims_out, claims) = mpsc::channel(1);
-    let sequencer = sequencer::spawn(store.clone(), settings.name.clone(), claims);
-    let gateway = Gateway::new(store.clone(), sequencer, settings.name.to_string());
+    let sequencer = sequencer::spawn(store.clone(), name.clone(), claims);
+    let forwarder = Forwarder::new(&settings.peers, settings.credentials.clone());
+    info!(node = %name, rank = %format_args!("{:016x}", settings.rank.number), "serving");
+    let address = listener.local_addr().map(|at| format!("http://{at}"));
+    let url = settings.url.map(|url| url.to_string());
+    let (tell, outgoing) = mpsc::channel(ASIDE_MAX);
+    let (incoming, heard) = mpsc::channel(ASIDE_MAX);
+    let (rank, peers) = (settings.rank.clone(), settings.peers.len());
+    let (election, inbox) = election::spawn(Parts {
+        store: store.clone(),
+        sequencer: sequencer.clone(),
+        claims: claims_out,
+        rank: settings.rank,
+        url: url.or(address.ok()).unwrap_or_default(),
+        peers: settings.peers,
+        credentials: settings.credentials,
+        timing: settings.timing,
+        aside: Aside { outgoing, incoming },
+    });
+    let metrics = Metrics::default();
+    if let Some(assist) = settings.assist {
+        failover::spawn(failover::Parts {
+            store: store.clone(),
+            rank,
+            peers,
+            assist,
+            heartbeat: settings.timing.heartbeat,
+            patience: settings.timing.patience(),
+            wire: Wire { heard, tell },
+            leadership: election.leadership.clone(),
+            metrics: metrics.clone(),
+        });
+    }
+    let leadership = election.leadership.clone();
+    let observer = Observer::new(store.clone(), election.nodes.clone());
+    let gateway = Gateway::new(store, sequencer, name.clone(), leadership, forwarder);
     let keys = ApiKeys::new(settings.api_keys.iter().map(Secret::expose));
-    let app = router(App::new(gateway, keys, STAMP_FIELD));
-    info!(node = %settings.name, "serving");
-    let claiming = tokio::spawn(claim(store, claims_out));
-    server::run(listener, app, shutdown).await;
-    claiming.abort();
-    info!(node = %settings.name, "stopped");
-    Ok(())
-}
-
-/// Becomes coordinator, then stays out of the way. Tries until MongoDB can be reached.
-async fn claim(store: Store, claims: mpsc::Sender<Claimed>) {
-    let claimed = loop {
-        let attempt = async {
-            store.prepare().await?;
-            store.claim().await
-        };
-        match attempt.await {
-            Ok(claimed) => break claimed,
-            Err(error) => warn!(%error, "cannot claim yet"),
+    let app = router(App::new(
+        gateway,
+        inbox,
+        observer,
+        metrics,
+        keys,
+        STAMP_FIELD,
+    ));
+    let left = async {
+        if shutdown.await == Shutdown::Leave {
+            election.leave().await;
         }
-        sleep(CLAIM_PAUSE).await;
     };
-    // The sequencer ends with the node; then there is nobody to give the claim to.
-    let _ = claims.send(claimed).await;
-    claims.closed().await;
+    server::run(listener, app, left).await;
+    info!(node = %name, "stopped");
+    Ok(())
 }

@@ -1,5 +1,7 @@
-//! A check of the checks: each barrier of the protocol is taken out in turn, and the comparison or
-//! the time limit that guards it must notice. Run with `cargo test --features mutants --test mutants`.
+//! A check of the checks: each barrier of the protocol is taken out in turn, and the checker of
+//! histories must notice; for what no history shows, the comparison or the time limit that guards it.
+//! Each scenario is so built that one run shows the mistake; none needs luck.
+//! Run with `cargo test --features mutants --test mutants`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,55 +12,129 @@
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
+use bson::doc;
+use drumline::check::Findings;
+use drumline::check::history::{Op as Asked, Operation, Outcome};
 use drumline::client::Clock;
 use drumline::mutants::Mutant;
-use mongodb::Client;
+use hyper::body::Bytes;
+use mongodb::{Client, Database};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use support::audit::inspect;
 use support::extra_node::ExtraNode;
+use support::history::{History, blank};
 use support::http::Http;
+use support::line::Mode;
 use support::load::{End, Load, Op, Record};
-use support::proxy::Proxy;
+use support::passing::{MemberNodes, Passing};
+use support::proxy::{Proxy, direct};
 use support::transactions::{TAKEOVER_MAX, takeover};
-use support::{Cluster, Sandbox, kill, wait_until};
+use support::trio::{Setup, Trio, primary};
+use support::{Cluster, Sandbox, eventually, kill};
 
-/// What a scenario finds wrong.
-type Violations = Vec<String>;
+/// What a scenario finds wrong: with the checker, and else.
+#[derive(Debug, Default)]
+struct Violations {
+    checked: Vec<String>,
+    else_found: Vec<String>,
+}
+
+impl Violations {
+    fn of_checker(findings: &Findings) -> Self {
+        let wrong = findings.verdicts().filter(|(_, holds, _)| !holds);
+        Self {
+            checked: wrong
+                .map(|(rule, _, witness)| format!("{rule}: {witness}"))
+                .collect(),
+            else_found: Vec::new(),
+        }
+    }
+
+    fn other(else_found: Vec<String>) -> Self {
+        Self {
+            checked: Vec::new(),
+            else_found,
+        }
+    }
+
+    fn all(&self) -> Vec<&str> {
+        let all = self.checked.iter().chain(&self.else_found);
+        all.map(String::as_str).collect()
+    }
+}
 
 type Scenario = fn(&Runtime, Sandbox) -> Violations;
 
-/// Each mistake with the scenario that must find it.
-const PAIRS: [(Mutant, Scenario); 6] = [
-    (Mutant::ReplyBeforeCommit, killed_after_replies),
-    (Mutant::NoFence, frozen_and_succeeded),
-    (Mutant::NoBatchId, commit_replies_lost),
-    (Mutant::NoRequestIds, tried_again),
-    (Mutant::NoStamps, tried_again),
-    (Mutant::SessionsLeftOpen, killed_inside_transaction),
+/// Who must find a mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// `drumline check`, on the scenario's history.
+    Checker,
+    /// No history shows it.
+    Scenario,
+}
+
+/// Each mistake with the scenario that must show it.
+const PAIRS: [(Mutant, By, Scenario); 11] = [
+    (Mutant::OneMemberAcknowledges, By::Checker, rolled_back),
+    (Mutant::LocalReads, By::Checker, rolled_back),
+    (Mutant::NoFence, By::Checker, frozen_and_succeeded),
+    (Mutant::PositionRecomputed, By::Checker, commit_replies_lost),
+    (Mutant::NoRequestIds, By::Checker, tried_again),
+    (Mutant::ReplyBeforeCommit, By::Checker, killed_after_replies),
+    (
+        Mutant::InterruptedIsFailure,
+        By::Checker,
+        commits_interrupted,
+    ),
+    (
+        Mutant::UnvalidatedReads,
+        By::Checker,
+        deposed_beside_a_stale_member,
+    ),
+    (Mutant::NoStamps, By::Scenario, tried_again),
+    (
+        Mutant::SessionsLeftOpen,
+        By::Scenario,
+        killed_inside_transaction,
+    ),
+    (Mutant::StaleReads, By::Scenario, stamps_passed_on),
 ];
 
 #[test]
 fn each_mistake_is_found_and_without_one_nothing_is() {
     let runtime = Runtime::new().unwrap();
-    let mut found = 0;
-    for (mutant, scenario) in PAIRS {
-        let right = scenario(&runtime, Sandbox::new());
-        assert!(right.is_empty(), "without a mistake: {right:#?}");
+    let only = drumline::config::env("DRUMLINE_MUTANT_ONLY");
+    let (mut found, mut tried) = (0, 0);
+    for (mutant, by, scenario) in PAIRS {
         let name = format!("{mutant:?}");
-        let wrong = scenario(&runtime, Sandbox::new().set("DRUMLINE_MUTANT", name));
-        let first = wrong.first().map_or("SURVIVED", |first| first.as_str());
-        println!("{mutant:?}: {} violations: {first:.160}", wrong.len());
-        found += usize::from(!wrong.is_empty());
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        let right = scenario(&runtime, Sandbox::new());
+        assert!(right.all().is_empty(), "without {name}: {right:#?}");
+        let wrong = scenario(&runtime, Sandbox::new().set("DRUMLINE_MUTANT", &name));
+        let caught = match by {
+            By::Checker => !wrong.checked.is_empty(),
+            By::Scenario => !wrong.all().is_empty(),
+        };
+        let first = match caught {
+            true => wrong.all()[0],
+            false => "SURVIVED",
+        };
+        println!("{name} ({by:?}): {first:.200}");
+        tried += 1;
+        found += u32::from(caught);
     }
-    println!("mutation score {found}/{}", PAIRS.len());
-    assert_eq!(found, PAIRS.len());
+    println!("mutation score {found}/{tried}");
+    assert_eq!(found, tried);
 }
 
 fn insert(key: &str) -> Op {
@@ -70,88 +146,249 @@ async fn one(load: &Load, op: Op) -> Record {
     load.one_request(&client, &Clock::default(), op).await
 }
 
+/// What the checker says, and what the comparison with the collection does.
 async fn violations(cluster: &Cluster, load: &Load, records: &[Record]) -> Violations {
     let uri = &cluster.info.mongodb_uri;
-    inspect(uri, &load.namespace, records).await.1
+    let mut history = History::begin();
+    history.records(records);
+    Violations {
+        else_found: inspect(uri, &load.namespace, records).await.1,
+        ..Violations::of_checker(&history.beside_log(uri).await)
+    }
 }
 
 /// Kill -9 of the node right after a reply.
 fn killed_after_replies(runtime: &Runtime, sandbox: Sandbox) -> Violations {
-    let cluster = Cluster::start_in(sandbox, &["--members", "1"]);
+    let cluster = Cluster::start_in(sandbox, &["--nodes", "1", "--members", "1"]);
     runtime.block_on(async {
         let load = Load::new(&cluster, "load.replied");
         let mut records = vec![one(&load, insert("before")).await];
-        kill(cluster.node_pid(0), Signal::KILL);
+        kill(cluster.node_pid(cluster.coordinator().await), Signal::KILL);
         records.push(one(&load, insert("after")).await);
-        let mut found = violations(&cluster, &load, &records).await;
-        // The last reply may still wait for its commit, whoever sends that.
-        found.retain(|violation| violation.contains("before"));
-        found
+        violations(&cluster, &load, &records).await
     })
 }
 
-/// A second node claims while the first is frozen under load; then the first goes on.
+/// A coordinator is frozen and cut off from its peers, and another is elected; then it goes on, and
+/// nobody tells it.
 fn frozen_and_succeeded(runtime: &Runtime, sandbox: Sandbox) -> Violations {
-    let cluster = Cluster::start_in(sandbox, &["--members", "1"]);
-    let first = cluster.node_pid(0);
+    let cluster = Cluster::start_in(sandbox, &["--members", "1", "--nodes", "0"]);
     runtime.block_on(async {
-        let load = Load::new(&cluster, "load.frozen");
+        let setup = Setup {
+            peer_lines: true,
+            ..Setup::default()
+        };
+        let mut trio = Trio::start(&cluster, setup).await;
+        let load = trio.load("load.frozen");
         let running = tokio::spawn({
             let load = load.clone();
             async move { load.run(8).await }
         });
         let mut records = vec![one(&load, insert("before")).await];
-        kill(first, Signal::STOP);
-        let second = ExtraNode::start(&cluster, "n2", &cluster.info.mongodb_uri);
-        second.until_listening();
-        let through_second = load.clone().through(&second.url);
-        records.push(one(&through_second, insert("after")).await);
-        kill(first, Signal::CONT);
+        let zombie = trio.agreed().await.node;
+        let unkeyed = unkeyed_writers(&trio.http(zombie));
+        records.push(one(&load, insert("beside")).await);
+        trio.freeze(zombie);
+        trio.around(zombie, Mode::Cut);
+        let successor = trio.agreed().await.node;
+        let through_successor = load
+            .clone()
+            .through(&format!("http://{}", trio.address(successor)));
+        records.push(one(&through_successor, insert("after")).await);
+        trio.thaw(zombie);
         // Long enough for requests that the old coordinator must not answer.
         sleep(Duration::from_secs(1)).await;
+        drop(unkeyed);
         load.stop();
         records.extend(running.await.unwrap());
-        through_second.settle(&mut records).await;
+        through_successor.settle(&mut records).await;
         violations(&cluster, &load, &records).await
     })
 }
 
-/// The commit takes effect, and all its replies are lost. No request has an id of its own: the index
-/// over ids would find a second run, and another barrier is what this is about.
+/// Writers without request ids: what they had in flight at a frozen node, no other node has done
+/// when it is thawed. They end with what this returns.
+fn unkeyed_writers(http: &Http) -> JoinSet<()> {
+    let mut writers = JoinSet::new();
+    for _ in 0..4 {
+        let http = http.clone();
+        writers.spawn(async move {
+            let insert = json!({"database": "load", "collection": "unkeyed", "document": {}});
+            let body = Bytes::from(insert.to_string());
+            loop {
+                let _ = http.try_act("insertOne", &[], body.clone()).await;
+            }
+        });
+    }
+    writers
+}
+
+/// The commit takes effect, and all its replies are lost.
 fn commit_replies_lost(runtime: &Runtime, sandbox: Sandbox) -> Violations {
+    unkeyed_insert(runtime, sandbox, |proxy| {
+        // The driver sends a commit twice, and Drumline sends it three times.
+        proxy.lose_replies(6);
+    })
+}
+
+/// The commit takes effect, and its replies say that a change of the primary interrupted it.
+fn commits_interrupted(runtime: &Runtime, sandbox: Sandbox) -> Violations {
+    // The driver sends a commit twice. Drumline's next one is answered.
+    unkeyed_insert(runtime, sandbox, |proxy| proxy.interrupt_commits(2))
+}
+
+/// An insert while the replies to commits suffer a fault. It has no id of its own: the index over
+/// ids would find a second run, and another barrier is what this is about.
+fn unkeyed_insert(runtime: &Runtime, sandbox: Sandbox, fault: fn(&Proxy)) -> Violations {
     let cluster = Cluster::start_in(sandbox, &["--nodes", "0", "--members", "1"]);
     runtime.block_on(async {
         let host = &cluster.info.members[0].host;
         let proxy = Proxy::start(host).await;
-        let uri = proxy.uri(&cluster.info.mongodb_uri);
+        // After such an error the driver takes the member for lost until it has looked again.
+        let uri = proxy.uri(&cluster.info.mongodb_uri) + "&heartbeatFrequencyMS=500";
         let node = ExtraNode::start(&cluster, "n1", &uri);
         node.until_listening();
         let http = Http::new(&node.url, &cluster.info.api_key);
         http.until_ready().await;
-        let place = json!({"database": "lost", "collection": "replies"});
-        let mut first = place.clone();
-        first["document"] = json!({"_id": 1, "n": 0});
-        http.act("insertOne", &first).await.expect(201);
-        // The driver sends a commit twice, and Drumline sends it three times.
-        proxy.lose_replies(6);
-        let mut add = place;
-        add["filter"] = json!({"_id": 1});
-        add["update"] = json!({"$inc": {"n": 1}});
-        http.act("updateOne", &add).await.expect(200);
-        wait_until("all replies are lost", || proxy.all_lost());
-        let driver = Client::with_uri_str(&cluster.info.mongodb_uri).await;
-        let replies = driver.unwrap().database("lost").collection("replies");
-        let stored: Document = replies.find_one(doc! {}).await.unwrap().unwrap();
-        match stored.get_i32("n").unwrap() {
-            1 => Vec::new(),
-            n => vec![format!("one $inc by 1 was acknowledged, and n is {n}")],
+        let mut history = History::begin();
+        insert_unkeyed(&http, &mut history, 1).await;
+        fault(&proxy);
+        insert_unkeyed(&http, &mut history, 2).await;
+        Violations::of_checker(&history.alone())
+    })
+}
+
+async fn insert_unkeyed(http: &Http, history: &mut History, key: i32) {
+    let insert = json!({"database": "load", "collection": "unkeyed", "document": {"_id": key}});
+    let invoked = Instant::now();
+    let reply = http.act("insertOne", &insert).await;
+    let place = |name: &str| Some(reply.header(name)?.split('.').next()?.parse().unwrap());
+    let (outcome, result) = match reply.status {
+        201 => (Outcome::Ok, json!(null)),
+        504 => (Outcome::Unknown, reply.json()),
+        _ => (Outcome::Fail, reply.json()),
+    };
+    let operation = Operation {
+        value: json!(key),
+        outcome,
+        result,
+        stamp: place("drumline-stamp"),
+        position: place("drumline-position"),
+        ..blank(Asked::Insert, json!(key))
+    };
+    history.push((invoked, Instant::now()), operation);
+}
+
+/// Both secondaries are killed, and come back by themselves after half a second, empty-handed. Before
+/// they do, a client writes and reads; then the primary is frozen and the coordinator killed, and a
+/// member that never heard of the write is elected.
+fn rolled_back(runtime: &Runtime, sandbox: Sandbox) -> Violations {
+    let cluster = Cluster::start_in(sandbox, &["--nodes", "1"]);
+    runtime.block_on(async {
+        let uri = &cluster.info.mongodb_uri;
+        let load = Load::new(&cluster, "load.lost");
+        let mut records = vec![one(&load, insert("before")).await];
+        let old = primary(uri).await;
+        let old_pid = cluster.primary_pid().await;
+        let others = cluster.info.members.iter().filter(|m| m.host != old);
+        let others: Vec<_> = others.map(|member| &member.host).collect();
+        for (index, member) in cluster.info.members.iter().enumerate() {
+            if member.host != old {
+                kill(cluster.member_pid(index), Signal::KILL);
+            }
         }
+        let mut history = History::begin();
+        let impatient = load.client(Duration::from_millis(250));
+        let clock = Clock::default();
+        let lost = load.one_request(&impatient, &clock, insert("lost"));
+        records.push(lost.await);
+        history.read(&load, &impatient, "lost").await;
+        kill(old_pid, Signal::STOP);
+        kill(cluster.node_pid(0), Signal::KILL);
+        elect_one_of(uri, &others).await;
+        Http::new(&cluster.info.nodes[0].url, &cluster.info.api_key)
+            .until_ready()
+            .await;
+        let patient = load.client(Duration::from_secs(60));
+        let after = load.one_request(&patient, &clock, insert("after"));
+        records.push(after.await);
+        history.records(&records);
+        // What it has alone it rolls back; a driver would wait for it.
+        kill(old_pid, Signal::CONT);
+        Violations::of_checker(&history.beside_log(uri).await)
+    })
+}
+
+/// Has one of these members elected, as soon as it can be.
+async fn elect_one_of(uri: &str, hosts: &[&String]) {
+    let mut members = Vec::new();
+    for host in hosts {
+        members.push(one_member(uri, host).await.database("admin"));
+    }
+    eventually("one of the others is primary", async || {
+        for admin in &members {
+            if admin.run_command(doc! {"replSetStepUp": 1}).await.is_ok() {
+                until_writable(admin).await;
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
+}
+
+/// A member that has won an election still catches up.
+async fn until_writable(admin: &Database) {
+    eventually("the elected member is writable", async || {
+        let hello = admin.run_command(doc! {"hello": 1}).await.ok()?;
+        hello.get_bool("isWritablePrimary").unwrap().then_some(())
+    })
+    .await;
+}
+
+/// A driver for this member alone, which gives up soon.
+async fn one_member(uri: &str, host: &str) -> Client {
+    let uri = direct(uri, host) + "&serverSelectionTimeoutMS=1000&connectTimeoutMS=1000";
+    Client::with_uri_str(uri).await.unwrap()
+}
+
+/// A coordinator reaches only a member that was primary, and is kept from replicating since; another
+/// coordinator writes, and nobody tells the first.
+fn deposed_beside_a_stale_member(runtime: &Runtime, sandbox: Sandbox) -> Violations {
+    let cluster = Cluster::start_in(sandbox, &["--nodes", "0"]);
+    runtime.block_on(async {
+        let uri = &cluster.info.mongodb_uri;
+        let old = primary(uri).await;
+        let first = ExtraNode::start(&cluster, "n1", &direct(uri, &old));
+        first.until_listening();
+        Http::new(&first.url, &cluster.info.api_key)
+            .until_ready()
+            .await;
+        let load = Load::new(&cluster, "load.stale").through(&first.url);
+        let mut history = History::begin();
+        let before = one(&load, insert("before")).await;
+        let others = cluster.info.members.iter().filter(|m| m.host != old);
+        let others: Vec<_> = others.map(|member| &member.host).collect();
+        elect_one_of(uri, &others).await;
+        let stale = one_member(uri, &old).await.database("admin");
+        let lock = doc! {"fsync": 1, "lock": true};
+        stale.run_command(lock).await.unwrap();
+        let second = ExtraNode::start(&cluster, "n2", uri);
+        second.until_listening();
+        let through_second = load.clone().through(&second.url);
+        let after = one(&through_second, insert("after")).await;
+        assert!(matches!(after.end, End::Acknowledged(_)), "{after:?}");
+        let client = load.client(Duration::from_secs(2));
+        history.read(&load, &client, "after").await;
+        stale.run_command(doc! {"fsyncUnlock": 1}).await.unwrap();
+        history.records(&[before, after]);
+        Violations::of_checker(&history.beside_log(uri).await)
     })
 }
 
 /// A client that did not hear its answer sends its request again.
 fn tried_again(runtime: &Runtime, sandbox: Sandbox) -> Violations {
-    let cluster = Cluster::start_in(sandbox, &["--members", "1"]);
+    let cluster = Cluster::start_in(sandbox, &["--nodes", "1", "--members", "1"]);
     runtime.block_on(async {
         let load = Load::new(&cluster, "load.again");
         let add = Op::Add { key: "a".into() };
@@ -171,8 +408,35 @@ fn killed_inside_transaction(runtime: &Runtime, sandbox: Sandbox) -> Violations 
     runtime.block_on(async {
         let (time, record) = takeover(&cluster, Duration::from_secs(4)).await;
         match record.end {
-            End::Acknowledged(_) if time < TAKEOVER_MAX => Vec::new(),
-            end => vec![format!("after {time:?}: {end:?}")],
+            End::Acknowledged(_) if time < TAKEOVER_MAX => Violations::default(),
+            end => Violations::other(vec![format!("after {time:?}: {end:?}")]),
         }
     })
+}
+
+/// Clients pass stamps on to others, which read at members that may not have the write yet.
+fn stamps_passed_on(runtime: &Runtime, sandbox: Sandbox) -> Violations {
+    let cluster = Cluster::start_in(sandbox, &[]);
+    runtime.block_on(async {
+        let nodes = MemberNodes::start(&cluster).await;
+        let passing = Passing::start(&cluster, nodes.https());
+        passing.until_read(100).await;
+        hold_back_a_secondary(&cluster.info.mongodb_uri).await;
+        passing.until_read(400).await;
+        Violations::other(passing.stop().await)
+    })
+}
+
+/// Keeps a secondary from applying anything for two seconds; it can be read meanwhile.
+async fn hold_back_a_secondary(uri: &str) {
+    let hosts = uri.split_once('@').unwrap().1.split_once('/').unwrap().0;
+    let primary = primary(uri).await;
+    let secondary = hosts.split(',').find(|host| *host != primary).unwrap();
+    let driver = one_member(uri, secondary).await;
+    let admin = driver.database("admin");
+    let lock = doc! {"fsync": 1, "lock": true};
+    admin.run_command(lock).await.unwrap();
+    // How long it lags is what this scenario is about.
+    sleep(Duration::from_secs(2)).await;
+    admin.run_command(doc! {"fsyncUnlock": 1}).await.unwrap();
 }

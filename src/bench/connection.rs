@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::client::Seen;
 use crate::client::wire::{Message, Received};
 use crate::config::ServerUrl;
 
@@ -106,7 +107,11 @@ impl Connection {
 
     /// The message for a connection of its own: only the path goes into the request line.
     fn request(&self, message: &Message) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-        let mut request = message.to_request(&self.servers[self.current], self.key.as_ref(), 0)?;
+        let mut request = message.to_request(
+            &self.servers[self.current],
+            self.key.as_ref(),
+            &Seen::default(),
+        )?;
         let uri = request.uri();
         let host =
             HeaderValue::from_str(uri.authority().map_or("", |authority| authority.as_str()))?;
@@ -126,12 +131,7 @@ impl Connection {
 }
 
 async fn connect(server: &ServerUrl) -> Result<SendRequest<Full<Bytes>>, String> {
-    let uri: Uri = server
-        .as_str()
-        .parse()
-        .map_err(|_| "not a URL".to_owned())?;
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80)))
+    let stream = TcpStream::connect(server.address())
         .await
         .map_err(|error| error.kind().to_string())?;
     stream

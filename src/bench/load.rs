@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Plan;
 use super::connection::Inserted;
-use super::history::{History, Operation, monotonic_ns};
+use super::history;
 use super::stats::{Report, Stats};
 use super::target::{Inserter, Target};
+use crate::check::record::{Recorder, monotonic_ns};
 use crate::model::RequestId;
 
 /// A client that failed waits this long, so that a dead server is not hammered.
@@ -36,14 +37,14 @@ pub async fn run(
     plan: &Plan,
     target: &Target,
     keys: &Arc<AtomicI64>,
-    history: Option<&History>,
+    recorder: Option<&Recorder>,
     stop: &Stop,
 ) -> Result<Report, String> {
     let mut clients = Vec::new();
     for number in 0..plan.clients {
         clients.push(target.client(number).await?);
     }
-    warm_up(plan, &mut clients, keys, history).await?;
+    warm_up(plan, &mut clients, keys, recorder).await?;
 
     let start = Instant::now();
     let mut tasks = JoinSet::new();
@@ -53,7 +54,7 @@ pub async fn run(
             plan: plan.clone(),
             inserter,
             keys: Arc::clone(keys),
-            history: history.cloned(),
+            recorder: recorder.cloned(),
             stop: stop.clone(),
             stats: Stats::new(),
         };
@@ -71,12 +72,12 @@ async fn warm_up(
     plan: &Plan,
     clients: &mut [Inserter],
     keys: &AtomicI64,
-    history: Option<&History>,
+    recorder: Option<&Recorder>,
 ) -> Result<(), String> {
     let Some(inserter) = clients.first_mut() else {
         return Err("there is no client".into());
     };
-    match insert(inserter, plan, plan.clients, keys, history).await {
+    match insert(inserter, plan, plan.clients, keys, recorder).await {
         Inserted::Ok { .. } => Ok(()),
         Inserted::Failed(why) | Inserted::Unknown(why) => {
             Err(format!("the first insert failed: {why}"))
@@ -90,16 +91,16 @@ async fn insert(
     plan: &Plan,
     process: u32,
     keys: &AtomicI64,
-    history: Option<&History>,
+    recorder: Option<&Recorder>,
 ) -> Inserted {
     let key = keys.fetch_add(1, Ordering::Relaxed);
     let id = RequestId::fresh();
     let invoke_ns = monotonic_ns();
     let inserted = inserter.insert(&plan.namespace, key, process, &id).await;
-    if let Some(history) = history {
+    if let Some(recorder) = recorder {
         let times = (invoke_ns, monotonic_ns());
-        history
-            .push(Operation::insert(process, &id, key, times, &inserted))
+        recorder
+            .push(history::insert(process, &id, key, times, &inserted))
             .await;
     }
     inserted
@@ -111,7 +112,7 @@ struct Worker {
     plan: Plan,
     inserter: Inserter,
     keys: Arc<AtomicI64>,
-    history: Option<History>,
+    recorder: Option<Recorder>,
     stop: Stop,
     stats: Stats,
 }
@@ -136,13 +137,13 @@ impl Worker {
     }
 
     async fn insert(&mut self, begin: Instant) {
-        let history = self.history.as_ref();
+        let recorder = self.recorder.as_ref();
         let inserted = insert(
             &mut self.inserter,
             &self.plan,
             self.number,
             &self.keys,
-            history,
+            recorder,
         )
         .await;
         match inserted {

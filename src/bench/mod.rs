@@ -16,7 +16,7 @@ use crate::model::{Namespace, RequestId, Write};
 use bson::doc;
 
 pub use compare::{Comparison, Side, compare};
-pub use history::{History, Writer};
+
 pub use load::{Stop, run};
 pub use stats::Report;
 pub use target::{Http, Target};

@@ -55,6 +55,7 @@ impl Remote {
             mongodb: self.mongodb.clone().or(mongodb_file),
             timeout: self.timeout,
             output: self.output.map(|format| format.name().to_owned()),
+            ..Layer::default()
         })
     }
 }

@@ -2,10 +2,11 @@
 
 use bson::Document;
 
-use crate::client::{Client, ClientError, Clock, Found, Written};
+use crate::client::{Client, ClientError, Clock, Found, Seen, Written};
 use crate::config::Secret;
 use crate::model::{
-    Call, Consistency, Failure, Namespace, Position, Read, RequestId, Write, WriteRequest, policy,
+    Call, Consistency, Failure, Namespace, Position, Read, RequestId, Stamp, Write, WriteRequest,
+    policy,
 };
 use crate::store::{Guest, STAMP_FIELD, StoreError};
 
@@ -92,7 +93,7 @@ impl Direct {
             Err(Failure::Unknown) => return Err(ClientError::UnknownToGuest { id: id.clone() }),
             other => other?,
         };
-        clock.witness(outcome.stamp.t);
+        clock.witness(at(&outcome.stamp));
         let answer = outcome.result.map_err(|refusal| ClientError::Refused {
             status: 400,
             code: refusal.name,
@@ -120,7 +121,7 @@ impl Direct {
         let found = guest
             .read(&namespace, &read, consistency, clock.now())
             .await?;
-        clock.witness(found.stamp.t);
+        clock.witness(at(&found.stamp));
         Ok(Found {
             documents: found.documents,
             position: Some(found.position.0),
@@ -139,6 +140,14 @@ impl Direct {
             StoreError::ConnectionString(why) => ClientError::Invalid(format!("--mongodb: {why}")),
             other => other.into_failure().into(),
         })
+    }
+}
+
+/// Without a server there is no token; a stamp promises as much.
+const fn at(stamp: &Stamp) -> Seen {
+    Seen {
+        t: stamp.t,
+        token: None,
     }
 }
 

@@ -12,7 +12,8 @@ use super::args::{Format, Remote};
 use super::exit::{ExitError, say};
 use super::output::Output;
 use super::route::{self, Servers};
-use crate::bench::{self, Comparison, History, Http, Plan, Report, Side, Stop, Target, Writer};
+use crate::bench::{self, Comparison, Http, Plan, Report, Side, Stop, Target};
+use crate::check::record::{Recorder, Writer};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::model::Namespace;
@@ -108,16 +109,16 @@ async fn measure_with(
         http(args, settings)?
     };
     let plan = plan(args, clients, bench::fresh_namespace("")?);
-    let (history, writer) = match &args.history {
+    let (recorder, writer) = match &args.history {
         Some(path) => {
-            let (history, writer) = History::create(path)?;
-            (Some(history), Some(writer))
+            let (recorder, writer) = Recorder::create(path)?;
+            (Some(recorder), Some(writer))
         }
         None => (None, None),
     };
     let side = Side::new(target, plan.namespace.clone());
-    let report = bench::run(&plan, &side.target, &side.keys, history.as_ref(), stop).await;
-    drop(history);
+    let report = bench::run(&plan, &side.target, &side.keys, recorder.as_ref(), stop).await;
+    drop(recorder);
     writer.map_or(Ok(()), Writer::finish)?;
     let report = report.map_err(anyhow::Error::msg)?;
     print_report(format, &report)?;

@@ -1,6 +1,7 @@
 //! `drumline guard`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::Exit;
 use crate::cluster;
@@ -11,6 +12,9 @@ pub struct Args {
     /// The process that this one must not outlive
     #[arg(long)]
     parent: u32,
+    /// The control group to enter
+    #[arg(long)]
+    group: Option<PathBuf>,
     /// What to become
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -18,6 +22,6 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let program = args.command[0].display().to_string();
-    let error = cluster::guard(args.parent, &args.command);
+    let error = cluster::guard(args.parent, args.group.as_deref(), &args.command);
     Err(anyhow::Error::new(error).context(format!("cannot run {program}")))
 }

@@ -1,7 +1,7 @@
 //! `drumline serve`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -10,9 +10,19 @@ use tracing_subscriber::EnvFilter;
 
 use super::Exit;
 use super::exit::ExitError;
-use crate::config::{self, Layer, Secret, Settings};
-use crate::model::NodeName;
-use crate::node;
+use crate::config::{self, Layer, NodeLayer, Secret, ServerUrl, Settings, parse_duration};
+use crate::election::Timing;
+use crate::failover::Assist;
+use crate::model::{NodeName, Rank};
+use crate::node::{self, Shutdown};
+use crate::peer::{Credentials, Peer};
+
+/// The cluster that is meant when none is named.
+const CLUSTER_DEFAULT: &str = "drumline";
+const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
+const PRIMARY_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const PRIMARY_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Run one node in front of a replica set.
 #[derive(Debug, clap::Args)]
@@ -22,7 +32,10 @@ pub struct Args {
     name: NodeName,
     /// The address to listen on, like 127.0.0.1:7401.
     #[arg(long, value_name = "HOST:PORT")]
-    listen: SocketAddr,
+    listen: String,
+    /// Where others reach this node, if not at the address that it listens on.
+    #[arg(long, value_name = "URL", value_parser = ServerUrl::parse)]
+    url: Option<ServerUrl>,
     /// The replica set's connection string. Others can see arguments: with a password in it, use
     /// --mongodb-file or DRUMLINE_MONGODB.
     #[arg(long, value_name = "URI", conflicts_with = "mongodb_file")]
@@ -33,6 +46,35 @@ pub struct Args {
     /// A file that holds the API key of clients, and nothing else; else DRUMLINE_API_KEY.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// Another node of the cluster, like n2=http://10.0.0.2:7401; once for each.
+    #[arg(long = "peer", value_name = "NAME=URL", value_parser = parse_peer)]
+    peers: Vec<(NodeName, ServerUrl)>,
+    /// The cluster's name: nodes of another cluster are refused [default: drumline].
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// A file that holds the secret that the nodes of the cluster share; else
+    /// DRUMLINE_CLUSTER_SECRET.
+    #[arg(long, value_name = "FILE")]
+    cluster_secret_file: Option<PathBuf>,
+    /// The time between two heartbeats, the same on all nodes [default: 100ms].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    heartbeat: Option<Duration>,
+    /// How many heartbeats in a row may be missing before a peer is suspect [default: 3].
+    #[arg(long, value_name = "COUNT")]
+    missed_heartbeats: Option<u32>,
+    /// How long a coordinator is left in peace by nodes of larger rank [default: 10s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    dwell: Option<Duration>,
+    /// Ask a member to stand for election when a majority of the nodes finds that the primary is gone,
+    /// and keep a successor ready; MongoDB elects [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    assist_elections: Option<bool>,
+    /// How long a primary may be silent until a node finds that it is gone [default: 2s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    primary_timeout: Option<Duration>,
+    /// The rank in elections, instead of one that is drawn; another one for each start.
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    rank: Option<u64>,
     /// A settings file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -46,7 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         .build()
         .context("cannot start")?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(args.listen).await.with_context(|| {
+        let listener = TcpListener::bind(&args.listen).await.with_context(|| {
             format!(
                 "cannot listen on {}: choose another address with --listen",
                 args.listen
@@ -63,6 +105,16 @@ fn settings(args: &Args) -> anyhow::Result<node::Settings> {
     let flags = Layer {
         mongodb: from_file.or_else(|| args.mongodb.clone().map(Secret::new)),
         api_key: args.api_key_file.as_ref().map(read).transpose()?,
+        node: NodeLayer {
+            cluster: args.cluster.clone(),
+            cluster_secret: args.cluster_secret_file.as_ref().map(read).transpose()?,
+            peers: (!args.peers.is_empty()).then(|| args.peers.clone()),
+            heartbeat: args.heartbeat,
+            missed_heartbeats: args.missed_heartbeats,
+            dwell: args.dwell,
+            assist_elections: args.assist_elections,
+            primary_timeout: args.primary_timeout,
+        },
         ..Layer::default()
     };
     let all = match &args.config {
@@ -70,8 +122,10 @@ fn settings(args: &Args) -> anyhow::Result<node::Settings> {
         None => Settings::load(flags)?,
     };
     let missing = |what: &str| ExitError::usage(format!("serve needs {what}"));
+    let node = all.node();
+    let peers = peers(&args.name, node.peers.clone().unwrap_or_default())?;
     Ok(node::Settings {
-        name: args.name.clone(),
+        rank: rank(args),
         mongodb_uri: all
             .mongodb()
             .ok_or_else(|| missing("--mongodb-file FILE, --mongodb URI or DRUMLINE_MONGODB"))?,
@@ -79,11 +133,103 @@ fn settings(args: &Args) -> anyhow::Result<node::Settings> {
             all.api_key()
                 .ok_or_else(|| missing("--api-key-file FILE or DRUMLINE_API_KEY"))?,
         ],
+        credentials: credentials(&args.name, &node, !peers.is_empty())?,
+        peers,
+        timing: timing(&node)?,
+        assist: assist(&node, timing(&node)?)?,
+        url: args.url.clone(),
     })
 }
 
+fn rank(args: &Args) -> Rank {
+    let node = args.name.clone();
+    match args.rank {
+        Some(number) => Rank { number, node },
+        None => Rank::draw(node),
+    }
+}
+
+fn parse_peer(text: &str) -> Result<(NodeName, ServerUrl), String> {
+    let wrong = || format!("'{text}' is not a peer: write NAME=URL, like n2=http://10.0.0.2:7401");
+    let (name, url) = text.split_once('=').ok_or_else(wrong)?;
+    let name = NodeName::parse(name).map_err(|error| error.to_string())?;
+    Ok((name, ServerUrl::parse(url)?))
+}
+
+fn peers(me: &NodeName, named: Vec<(NodeName, ServerUrl)>) -> anyhow::Result<Vec<Peer>> {
+    let mut peers: Vec<Peer> = Vec::new();
+    for (name, url) in named {
+        let why_not = if name == *me {
+            Some("is this node itself")
+        } else if peers.iter().any(|peer| peer.name == name) {
+            Some("is named twice")
+        } else if url.is_https() {
+            Some("must have an http URL: nodes speak to each other in a network of their own")
+        } else if url.has_path() {
+            Some("must have a URL without a path")
+        } else {
+            None
+        };
+        if let Some(why_not) = why_not {
+            return Err(ExitError::usage(format!("the peer {name} {why_not}")).into());
+        }
+        peers.push(Peer { name, url });
+    }
+    Ok(peers)
+}
+
+fn credentials(
+    me: &NodeName,
+    node: &NodeLayer,
+    needed: bool,
+) -> anyhow::Result<Option<Credentials>> {
+    let Some(secret) = &node.cluster_secret else {
+        if needed {
+            let text = "a node with peers needs --cluster-secret-file FILE or \
+                        DRUMLINE_CLUSTER_SECRET, the same for all nodes";
+            return Err(ExitError::usage(text).into());
+        }
+        return Ok(None);
+    };
+    let cluster = node.cluster.as_deref().unwrap_or(CLUSTER_DEFAULT);
+    Ok(Some(Credentials::new(me.clone(), cluster, secret)?))
+}
+
+fn timing(node: &NodeLayer) -> anyhow::Result<Timing> {
+    let defaults = Timing::default();
+    let timing = Timing {
+        heartbeat: node.heartbeat.unwrap_or(defaults.heartbeat),
+        missed: node.missed_heartbeats.unwrap_or(defaults.missed),
+        dwell: node.dwell.unwrap_or(defaults.dwell),
+    };
+    let wrong = |text: &str| Err(ExitError::usage(text).into());
+    if !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&timing.heartbeat) {
+        return wrong("give --heartbeat 10ms to 10s");
+    }
+    if !(1..=100).contains(&timing.missed) {
+        return wrong("give --missed-heartbeats 1 to 100");
+    }
+    Ok(timing)
+}
+
+/// The primary is asked with each heartbeat: some of its answers in a row must be missing.
+fn assist(node: &NodeLayer, timing: Timing) -> anyhow::Result<Option<Assist>> {
+    let least = timing.heartbeat * 3;
+    let default = Assist::default().primary_timeout.max(least * 2);
+    let primary_timeout = node.primary_timeout.unwrap_or(default);
+    if !(PRIMARY_TIMEOUT_MIN..=PRIMARY_TIMEOUT_MAX).contains(&primary_timeout) {
+        return Err(ExitError::usage("give --primary-timeout 100ms to 60s").into());
+    }
+    if primary_timeout < least {
+        let text = "give a --primary-timeout of three heartbeats at least";
+        return Err(ExitError::usage(text).into());
+    }
+    let wanted = node.assist_elections.unwrap_or(false);
+    Ok(wanted.then_some(Assist { primary_timeout }))
+}
+
 /// Resolves at the first SIGTERM or SIGINT.
-async fn stopped() {
+async fn stopped() -> Shutdown {
     let (Ok(mut term), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -91,8 +237,8 @@ async fn stopped() {
         return std::future::pending().await;
     };
     tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = term.recv() => Shutdown::Leave,
+        _ = interrupt.recv() => Shutdown::AtOnce,
     }
 }
 

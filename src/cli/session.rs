@@ -2,7 +2,7 @@
 
 use bson::Document;
 
-use crate::client::{ClientError, Clock, ClockFile, Found, Written};
+use crate::client::{ClientError, Clock, ClockFile, Found, Seen, Written};
 use crate::config::{self, ServerUrl};
 use crate::model::{Consistency, Namespace, Read, RequestId, Write};
 
@@ -27,11 +27,16 @@ pub fn run(
     work: impl AsyncFnOnce(&Session) -> anyhow::Result<Exit>,
 ) -> anyhow::Result<Exit> {
     let session = Session::open(remote)?;
+    block_on(work(&session))
+}
+
+/// Runs a command on a runtime of its own.
+pub fn block_on(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     // One thread starts faster than many, and one request needs no more.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(work(&session));
+    let result = runtime.block_on(work);
     runtime.shutdown_background();
     result
 }
@@ -75,11 +80,47 @@ impl Session {
         read: Read,
         consistency: Consistency,
     ) -> Result<Found, ExitError> {
-        let result = self
-            .backend
-            .read(namespace, read, consistency, &self.clock)
-            .await;
+        let before = self.clock.now();
+        let mut result = self.read_once(namespace, &read, consistency).await;
+        if is_behind(&result, consistency, before) {
+            // The first may have been shown before a new primary knew all that is acknowledged; it
+            // knows by the second.
+            result = self.read_once(namespace, &read, consistency).await;
+        }
+        if is_behind(&result, consistency, before) {
+            self.restart(&result, before).await;
+        }
         self.finish(result).await
+    }
+
+    async fn read_once(
+        &self,
+        namespace: &Namespace,
+        read: &Read,
+        consistency: Consistency,
+    ) -> Result<Found, ClientError> {
+        let backend = &self.backend;
+        backend
+            .read(namespace, read.clone(), consistency, &self.clock)
+            .await
+    }
+
+    /// The log ends before what this user has seen: it was begun anew, or lost its end. Without
+    /// this the user's causal reads would wait for the old stamp for ever.
+    async fn restart(&self, result: &Result<Found, ClientError>, before: i64) {
+        let Ok(Found { stamp: Some(t), .. }) = result else {
+            return;
+        };
+        self.clock.restart(*t);
+        say(&format!(
+            "the log ends at stamp {t}, before stamp {before} which you have seen: it is not the log that it was. \
+             Your clock is set back"
+        ));
+        if let Some(file) = &self.file
+            && let Err(error) = file.restart(&self.clock.seen()).await
+        {
+            say(&format!("the clock could not be set back: {error}"));
+        }
     }
 
     pub async fn log(&self, from: i64, limit: u32) -> Result<Vec<Document>, ExitError> {
@@ -89,10 +130,10 @@ impl Session {
 
     /// Saves the clock before anything is printed: whoever reads the output may act on it at once.
     async fn finish<T>(&self, result: Result<T, ClientError>) -> Result<T, ExitError> {
-        let now = self.clock.now();
-        if now > 0
+        let seen = self.clock.seen();
+        if seen.t > 0
             && let Some(file) = &self.file
-            && let Err(error) = file.raise(now).await
+            && let Err(error) = file.raise(&seen).await
         {
             say(&format!(
                 "the clock could not be saved, the next command may read older data: {error}"
@@ -108,10 +149,19 @@ fn clock_file<'a>(cluster: impl IntoIterator<Item = &'a str>) -> Option<ClockFil
 }
 
 /// A clock that cannot be read is no reason to fail: the server's own clock orders the request.
-fn saved_clock(file: Option<&ClockFile>) -> i64 {
-    let Some(file) = file else { return 0 };
+fn saved_clock(file: Option<&ClockFile>) -> Seen {
+    let Some(file) = file else {
+        return Seen::default();
+    };
     file.load().unwrap_or_else(|error| {
         say(&format!("the saved clock is not used: {error}"));
-        0
+        Seen::default()
     })
+}
+
+/// Whether a linearizable read ends before a stamp that was seen before it began. In one log that
+/// cannot be (I7).
+fn is_behind(result: &Result<Found, ClientError>, consistency: Consistency, before: i64) -> bool {
+    let stamp = result.as_ref().ok().and_then(|found| found.stamp);
+    consistency == Consistency::Linearizable && stamp.is_some_and(|t| t < before)
 }

@@ -3,9 +3,12 @@
 use bson::{Bson, Document};
 
 use crate::model::Stamp;
+use crate::text::{cut, one_line};
 
 /// The width when the terminal does not say.
 const WIDTH_DEFAULT: usize = 80;
+/// The height when the terminal does not say.
+const HEIGHT_DEFAULT: usize = 24;
 /// A column that is wider than this gives way first.
 const COLUMN_WIDTH_MIN: usize = 6;
 const GAP: usize = 2;
@@ -17,6 +20,15 @@ pub fn terminal_width() -> usize {
         .map(|size| usize::from(size.ws_col))
         .filter(|width| *width > 0)
         .unwrap_or(WIDTH_DEFAULT)
+}
+
+/// The lines of the terminal on stdout.
+pub fn terminal_height() -> usize {
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_row))
+        .filter(|height| *height > 0)
+        .unwrap_or(HEIGHT_DEFAULT)
 }
 
 /// A header line and a line for each document, each at most `width` characters wide.
@@ -62,15 +74,7 @@ pub fn cell(value: &Bson) -> String {
         },
         other => other.clone().into_relaxed_extjson().to_string(),
     };
-    text.chars()
-        .map(|c| {
-            if c.is_control() {
-                c.escape_default().to_string()
-            } else {
-                c.to_string()
-            }
-        })
-        .collect()
+    one_line(&text)
 }
 
 /// Every top-level field, in the order in which they first appear.
@@ -121,14 +125,6 @@ fn push_row(text: &mut String, row: &[String], widths: &[usize]) {
     }
     text.push_str(line.trim_end());
     text.push('\n');
-}
-
-fn cut(value: &str, width: usize) -> String {
-    if value.chars().count() <= width {
-        return value.to_owned();
-    }
-    let kept: String = value.chars().take(width.saturating_sub(1)).collect();
-    format!("{kept}…")
 }
 
 #[cfg(test)]

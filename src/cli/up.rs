@@ -18,7 +18,7 @@ pub struct Args {
     /// Keep the data in this folder instead of the user's data folder
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// How many nodes; 0 starts a plain replica set [default: 1]
+    /// How many nodes; 0 starts a plain replica set [default: 3]
     #[arg(long, value_name = "COUNT")]
     nodes: Option<usize>,
     /// How many members: 1, 3 or 5 [default: 3]
@@ -28,6 +28,9 @@ pub struct Args {
     /// [default: 7400]
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    /// Nodes ask a member to stand for election when the primary is lost [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    assist_elections: Option<bool>,
     /// Delete the data when the cluster stops
     #[arg(long, conflicts_with = "data_dir")]
     ephemeral: bool,
@@ -40,6 +43,9 @@ pub struct Args {
     /// Stop when stdin ends (for tests)
     #[arg(long, hide = true, conflicts_with = "detach")]
     exit_with_parent: bool,
+    /// Start the members so that a drill can cut them off (for drills)
+    #[arg(long, hide = true, conflicts_with = "detach", requires = "ephemeral")]
+    can_be_cut: bool,
     /// Be the process that --detach leaves running
     #[arg(long, hide = true, conflicts_with = "detach")]
     background: bool,
@@ -55,10 +61,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             base_port: args.base_port,
             ephemeral: args.ephemeral,
         },
+        assist_elections: args.assist_elections.unwrap_or(true),
         ready_file: args.ready_file,
         detach: args.detach,
         background: args.background,
         exit_with_parent: args.exit_with_parent,
+        can_be_cut: args.can_be_cut,
     };
     match block_on(cluster::up(options))? {
         Err(cluster::Error::AlreadyTold(status)) if status.code() == Some(Exit::Usage as i32) => {

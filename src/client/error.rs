@@ -55,6 +55,12 @@ pub enum ClientError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setbacks(Vec<(ServerUrl, String)>);
 
+impl Setbacks {
+    pub(super) fn one(server: &ServerUrl, why: String) -> Self {
+        Self(vec![(server.clone(), why)])
+    }
+}
+
 impl fmt::Display for Setbacks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (server, why)) in self.0.iter().enumerate() {

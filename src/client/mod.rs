@@ -10,17 +10,19 @@ mod state;
 pub mod wire;
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::header::HeaderValue;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::{Secret, ServerUrl};
 use crate::model::{Consistency, Namespace, Read, RequestId, Write};
+use crate::view::ClusterView;
 
-pub use clock::Clock;
+pub use clock::{Clock, Seen};
 pub use error::{ClientError, Setbacks};
 pub use state::ClockFile;
 pub use wire::{Found, Written};
@@ -36,6 +38,7 @@ pub struct Client {
     key: Option<HeaderValue>,
     timeout: Duration,
     connections: Connections,
+    tries: AtomicU64,
 }
 
 impl Client {
@@ -53,7 +56,13 @@ impl Client {
             connections: Connections::new(servers.iter().any(ServerUrl::is_https), timeout),
             servers,
             timeout,
+            tries: AtomicU64::new(0),
         })
+    }
+
+    /// How many times it has asked a server so far.
+    pub fn tries(&self) -> u64 {
+        self.tries.load(Ordering::Relaxed)
     }
 
     /// Runs a write. It carries `id` on each try, so that it is done at most once.
@@ -95,6 +104,28 @@ impl Client {
         wire::entries(&received).map_err(|why| strange(server, &received, why))
     }
 
+    /// The cluster as the first server that answers sees it.
+    pub async fn status(&self) -> Result<ClusterView, ClientError> {
+        let (server, received) = self.send(&Message::status(), &Clock::default()).await?;
+        wire::view(&received).map_err(|why| strange(server, &received, why))
+    }
+
+    /// The cluster as the first server sees it now; it is asked once.
+    pub async fn look(&self) -> Result<ClusterView, ClientError> {
+        let (message, clock) = (Message::status(), Clock::default());
+        let asked = self.attempt(0, &message, &clock);
+        let server = &self.servers[0];
+        let why = match timeout(self.timeout, asked).await {
+            Ok((_, Tried::Definite(received))) => {
+                let view = wire::view(&received);
+                return view.map_err(|why| strange(server, &received, why));
+            }
+            Ok((_, Tried::Setback(setback))) => setback.why,
+            Err(_) => format!("no answer within {:?}", self.timeout),
+        };
+        Err(ClientError::Unreachable(Setbacks::one(server, why)))
+    }
+
     /// Sends a message to one server after the other until one gives a definite answer.
     ///
     /// A server that stays silent keeps its try while the next one is asked too: it may be frozen,
@@ -133,15 +164,15 @@ impl Client {
 
     async fn attempt(&self, index: usize, message: &Message, clock: &Clock) -> (usize, Tried) {
         let server = &self.servers[index];
-        let tried = match message.to_request(server, self.key.as_ref(), clock.now()) {
+        self.tries.fetch_add(1, Ordering::Relaxed);
+        let tried = match message.to_request(server, self.key.as_ref(), &clock.seen()) {
             Ok(request) => self.connections.attempt(request).await,
             Err(error) => Tried::Setback(attempt::Setback::unsent(error.to_string())),
         };
-        if let Tried::Definite(Received {
-            stamp: Some(stamp), ..
-        }) = &tried
+        if let Tried::Definite(received) = &tried
+            && let Some(seen) = received.seen()
         {
-            clock.witness(*stamp);
+            clock.witness(seen);
         }
         (index, tried)
     }

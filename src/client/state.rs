@@ -1,20 +1,26 @@
 //! The client's clock between two commands: one small file for each cluster.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 
+use super::clock::{Seen, Token};
+
 /// How long a command waits for another one that is saving its clock, which takes microseconds.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
-/// A file that holds the largest stamp that this user has seen on one cluster, as a decimal number.
+/// The most that a file may hold, in bytes: a number, a token and two line ends are less.
+const FILE_BYTES_MAX: u64 = 1_024;
+
+/// A file that holds the largest stamp that this user has seen on one cluster, as a decimal number,
+/// and in a second line the token that came with it. Older files have no second line.
 ///
-/// Writers take turns by a lock on a second file, which is never replaced; the number itself is
+/// Writers take turns by a lock on a second file, which is never replaced; the file itself is
 /// replaced by a rename, so that readers need no lock and never see half of it. It is not synced to the
 /// disk: after a power cut an older clock is correct too, it only promises less.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,30 +47,47 @@ impl ClockFile {
         }
     }
 
-    /// The saved clock; 0 if there is none yet.
-    pub fn load(&self) -> io::Result<i64> {
-        let text = match fs::read_to_string(self.path("")) {
+    /// What is saved; a clock at 0 if there is nothing yet.
+    pub fn load(&self) -> io::Result<Seen> {
+        let text = match self.read() {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Seen::default()),
             Err(error) => return Err(self.explain(error)),
         };
-        match text.trim_end().parse() {
-            Ok(t) if t >= 0 => Ok(t),
-            _ => Err(self.explain(io::Error::new(ErrorKind::InvalidData, "it holds no clock"))),
-        }
+        let broken = || io::Error::new(ErrorKind::InvalidData, "it holds no clock");
+        parse(&text).ok_or_else(|| self.explain(broken()))
     }
 
-    /// Raises the saved clock to `t`, unless it is there already.
-    pub async fn raise(&self, t: i64) -> io::Result<()> {
-        if self.load().is_ok_and(|saved| saved >= t) {
+    /// Whatever the file has become, no more of it is read than a clock can take.
+    fn read(&self) -> io::Result<String> {
+        let mut text = String::new();
+        let mut file = File::open(self.path(""))?.take(FILE_BYTES_MAX + 1);
+        file.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Raises the saved clock to what was seen, unless it is there already.
+    pub async fn raise(&self, seen: &Seen) -> io::Result<()> {
+        if self.load().is_ok_and(|saved| saved >= *seen) {
             return Ok(());
         }
+        let _lock = self.locked().await?;
+        let saved = self.load().unwrap_or_default();
+        let raised = saved.max(seen.clone());
+        self.replace(&raised).map_err(|error| self.explain(error))
+    }
+
+    /// Sets the saved clock back, or on: it was that of another log.
+    pub async fn restart(&self, seen: &Seen) -> io::Result<()> {
+        let _lock = self.locked().await?;
+        self.replace(seen).map_err(|error| self.explain(error))
+    }
+
+    async fn locked(&self) -> io::Result<File> {
         fs::create_dir_all(&self.folder).map_err(|error| self.explain(error))?;
         let lock = File::create(self.path(".lock")).map_err(|error| self.explain(error))?;
         self.lock(&lock).await?;
-        let saved = self.load().unwrap_or(0);
-        self.replace(saved.max(t))
-            .map_err(|error| self.explain(error))
+        Ok(lock)
     }
 
     /// Does not wait for ever: the holder of the lock may be frozen.
@@ -86,8 +109,9 @@ impl ClockFile {
         }
     }
 
-    fn replace(&self, t: i64) -> io::Result<()> {
-        fs::write(self.path(".new"), format!("{t}\n"))?;
+    fn replace(&self, seen: &Seen) -> io::Result<()> {
+        let token = seen.token.as_ref().map_or("", Token::as_str);
+        fs::write(self.path(".new"), format!("{}\n{token}\n", seen.t))?;
         fs::rename(self.path(".new"), self.path(""))
     }
 
@@ -103,9 +127,26 @@ impl ClockFile {
     }
 }
 
+fn parse(text: &str) -> Option<Seen> {
+    let mut lines = text.lines();
+    let t = lines.next()?.parse().ok().filter(|t| *t >= 0)?;
+    let token = match lines.next() {
+        None | Some("") => None,
+        Some(line) => Some(Token::parse(line)?),
+    };
+    lines.next().is_none().then_some(Seen { t, token })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn seen(t: i64, token: &str) -> Seen {
+        Seen {
+            t,
+            token: Token::parse(token),
+        }
+    }
 
     fn clock_file(test: &str) -> ClockFile {
         let folder = std::env::temp_dir().join(format!("drumline-{test}-{}", bson::Uuid::new()));
@@ -113,12 +154,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_rises() {
+    async fn only_rises_until_it_is_restarted() {
         let file = clock_file("rises");
-        assert_eq!(file.load().unwrap(), 0);
-        for (raised, then) in [(5, 5), (3, 5), (9, 9)] {
-            file.raise(raised).await.unwrap();
+        assert_eq!(file.load().unwrap(), Seen::default());
+        for (raised, then) in [
+            (seen(5, ""), seen(5, "")),
+            (seen(5, "a"), seen(5, "a")),
+            (seen(3, "b"), seen(5, "a")),
+            (seen(9, "c"), seen(9, "c")),
+        ] {
+            file.raise(&raised).await.unwrap();
             assert_eq!(file.load().unwrap(), then);
+        }
+        file.restart(&seen(2, "")).await.unwrap();
+        assert_eq!(file.load().unwrap(), seen(2, ""));
+        fs::remove_dir_all(&file.folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_an_older_version_is_a_clock_without_a_token() {
+        let file = clock_file("older");
+        fs::create_dir_all(&file.folder).unwrap();
+        for older in ["17", "17\n"] {
+            fs::write(file.path(""), older).unwrap();
+            assert_eq!(file.load().unwrap(), seen(17, ""));
         }
         fs::remove_dir_all(&file.folder).unwrap();
     }
@@ -127,12 +186,24 @@ mod tests {
     async fn a_broken_file_is_reported_and_then_replaced() {
         let file = clock_file("broken");
         fs::create_dir_all(&file.folder).unwrap();
-        for broken in ["", "soon", "-4", "99999999999999999999"] {
+        let long = format!("4\n{}\n", "x".repeat(2_000));
+        for broken in [
+            "",
+            "soon",
+            "-4",
+            "99999999999999999999",
+            "4\na b\n",
+            "4\na\nb\n",
+            "\n4\n",
+            &long,
+        ] {
             fs::write(file.path(""), broken).unwrap();
-            assert!(file.load().is_err(), "{broken:?} was taken");
+            assert!(file.load().is_err(), "{broken:.20?} was taken");
         }
-        file.raise(4).await.unwrap();
-        assert_eq!(file.load().unwrap(), 4);
+        fs::write(file.path(""), [0xff, 0xfe]).unwrap();
+        assert!(file.load().is_err());
+        file.raise(&seen(4, "a")).await.unwrap();
+        assert_eq!(file.load().unwrap(), seen(4, "a"));
         fs::remove_dir_all(&file.folder).unwrap();
     }
 
@@ -142,7 +213,7 @@ mod tests {
         fs::create_dir_all(&file.folder).unwrap();
         let held = File::create(file.path(".lock")).unwrap();
         held.lock().unwrap();
-        let error = file.raise(4).await.unwrap_err();
+        let error = file.raise(&seen(4, "")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         fs::remove_dir_all(&file.folder).unwrap();
     }

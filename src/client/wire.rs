@@ -6,9 +6,11 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
+use super::clock::{Seen, Token};
 use super::error::ClientError;
 use crate::config::{Secret, ServerUrl};
 use crate::model::{Answer, Consistency, Namespace, Read, RequestId, Update, Write};
+use crate::view::ClusterView;
 
 const EJSON: HeaderValue = HeaderValue::from_static("application/ejson");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
@@ -16,6 +18,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const STAMP: HeaderName = HeaderName::from_static("drumline-stamp");
 const POSITION: HeaderName = HeaderName::from_static("drumline-position");
+const TOKEN: HeaderName = HeaderName::from_static("drumline-token");
 const READ: HeaderName = HeaderName::from_static("drumline-read");
 
 /// A key as a header that no trace of the request shows.
@@ -64,6 +67,16 @@ impl Message {
         }
     }
 
+    pub fn status() -> Self {
+        Self {
+            method: Method::GET,
+            path: "/status".to_owned(),
+            body: Bytes::new(),
+            id: None,
+            consistency: None,
+        }
+    }
+
     fn action(action: &str, namespace: &Namespace, fields: Document) -> Self {
         let mut body =
             doc! { "database": namespace.database(), "collection": namespace.collection() };
@@ -87,15 +100,18 @@ impl Message {
         &self,
         server: &ServerUrl,
         key: Option<&HeaderValue>,
-        clock: i64,
+        seen: &Seen,
     ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(format!("{server}{}", self.path))
             .header(ACCEPT, EJSON)
-            .header(STAMP, clock);
+            .header(STAMP, seen.t);
         if self.method == Method::POST {
             request = request.header(CONTENT_TYPE, EJSON);
+        }
+        if let Some(token) = &seen.token {
+            request = request.header(TOKEN, token.as_str());
         }
         if let Some(key) = key {
             request = request.header(API_KEY, key.clone());
@@ -194,6 +210,7 @@ pub struct Received {
     pub status: StatusCode,
     pub stamp: Option<i64>,
     pub position: Option<i64>,
+    token: Option<Token>,
     pub replayed: bool,
     body: Bytes,
 }
@@ -204,11 +221,18 @@ impl Received {
             status,
             stamp: leading_integer(headers, &STAMP),
             position: leading_integer(headers, &POSITION),
+            token: token(headers),
             replayed: headers
                 .get(IDEMPOTENCY_REPLAYED)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")),
             body,
         }
+    }
+
+    /// What a client has seen with this reply.
+    pub fn seen(&self) -> Option<Seen> {
+        let token = self.token.clone();
+        self.stamp.map(|t| Seen { t, token })
     }
 
     fn document(&self) -> Result<Document, String> {
@@ -226,6 +250,11 @@ impl Received {
 fn leading_integer(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
     let text = headers.get(name)?.to_str().ok()?;
     text.split('.').next()?.parse().ok()
+}
+
+/// A token that cannot be kept is none: the stamp promises as much.
+fn token(headers: &HeaderMap) -> Option<Token> {
+    Token::parse(headers.get(TOKEN)?.to_str().ok()?)
 }
 
 /// What a write did, and where in the serial order.
@@ -309,6 +338,12 @@ pub fn entries(received: &Received) -> Result<Vec<Document>, String> {
     take_documents(&mut received.document()?, "entries")
 }
 
+/// Reads a node's view of its cluster.
+pub fn view(received: &Received) -> Result<ClusterView, String> {
+    serde_json::from_slice(&received.body)
+        .map_err(|error| format!("the body is no cluster view ({error})"))
+}
+
 fn take_documents(body: &mut Document, field: &str) -> Result<Vec<Document>, String> {
     let wrong = || format!("the body has no array {field} of documents");
     let Some(Bson::Array(values)) = body.remove(field) else {
@@ -370,10 +405,15 @@ mod tests {
         let message = Message::write(&ns, write, &RequestId::parse("r1").unwrap());
         let key = key_header(&Secret::new("k".into())).unwrap();
         let server = ServerUrl::parse("http://a:1/base/").unwrap();
-        let request = message.to_request(&server, Some(&key), 42).unwrap();
+        let seen = Seen {
+            t: 42,
+            token: Token::parse("41.42"),
+        };
+        let request = message.to_request(&server, Some(&key), &seen).unwrap();
         assert_eq!(request.uri(), "http://a:1/base/action/deleteMany");
         assert_eq!(request.headers()["idempotency-key"], "r1");
         assert_eq!(request.headers()["drumline-stamp"], "42");
+        assert_eq!(request.headers()["drumline-token"], "41.42");
         assert_eq!(request.headers()["api-key"], "k");
     }
 

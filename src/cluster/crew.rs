@@ -23,6 +23,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A child that ran this long was well: its next failure starts the backoff anew.
 const HEALTHY: Duration = Duration::from_secs(30);
 
+/// How often a hold is looked at.
+const HOLD_POLL: Duration = Duration::from_millis(10);
+
 /// A program to run and keep running.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -32,6 +35,10 @@ pub struct Program {
     pub log: PathBuf,
     /// A folder that the command names; it is made if it is not there.
     pub folder: PathBuf,
+    /// The control group that it starts in, so that it can be cut off.
+    pub group: Option<PathBuf>,
+    /// The signal that asks it to stop.
+    pub stop_signal: Signal,
     /// How long it may take to stop by itself.
     pub grace: Duration,
 }
@@ -127,11 +134,16 @@ impl Program {
         make_private_folder(&self.folder)?;
         let log = open_log(&self.log)?;
         let errors = log.try_clone().map_err(Error::io("open", &self.log))?;
-        let child = Command::new(THIS_PROGRAM)
+        let mut guard = Command::new(THIS_PROGRAM);
+        guard
             .arg0("drumline")
             .arg("guard")
             .arg("--parent")
-            .arg(std::process::id().to_string())
+            .arg(std::process::id().to_string());
+        if let Some(group) = &self.group {
+            guard.arg("--group").arg(group);
+        }
+        let child = guard
             .arg("--")
             .args(&self.command)
             .current_dir(&self.folder)
@@ -204,6 +216,20 @@ impl Keeper {
     async fn start_again(&mut self, how: &str, backoff: &mut Duration) -> Option<Child> {
         let name = &self.program.name;
         let mut why = format!("{name} ended ({how})");
+        if self.run.is_held(name) {
+            self.console.step(&format!("{why}; a drill holds it"));
+            tokio::select! {
+                () = released(&self.run, name) => {}
+                () = told_to_end(&mut self.orders) => return None,
+            }
+            match self.program.start(&self.run) {
+                Ok(child) => {
+                    self.console.step(&format!("{name} started again"));
+                    return Some(child);
+                }
+                Err(error) => why = format!("{name} does not start ({error})"),
+            }
+        }
         loop {
             let pause = backoff.as_secs_f32();
             self.console
@@ -226,7 +252,7 @@ impl Keeper {
     /// Asks the child to stop, and kills it at its deadline or when told to.
     async fn end(mut self, mut child: Child) {
         if *self.orders.borrow() == Order::Stop {
-            terminate(&child);
+            signal(&child, self.program.stop_signal);
             let orders = &mut self.orders;
             let killed = async { _ = orders.wait_for(|order| *order == Order::Kill).await };
             tokio::select! {
@@ -245,6 +271,13 @@ impl Keeper {
     }
 }
 
+/// Waits until nobody holds the child.
+async fn released(run: &RunFile, child: &str) {
+    while run.is_held(child) {
+        sleep(HOLD_POLL).await;
+    }
+}
+
 async fn told_to_end(orders: &mut watch::Receiver<Order>) {
     let ends = |order: &Order| matches!(order, Order::Stop | Order::Kill);
     // An error means that the crew is gone; its children go with it.
@@ -252,10 +285,10 @@ async fn told_to_end(orders: &mut watch::Receiver<Order>) {
 }
 
 /// The child is not reaped yet, so its pid can be no other's.
-fn terminate(child: &Child) {
+fn signal(child: &Child, signal: Signal) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok());
     if let Some(pid) = pid.and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, signal);
     }
 }
 

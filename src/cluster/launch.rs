@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
+use super::cut::Groups;
 use super::error::Error;
 use super::guard::THIS_PROGRAM;
 use super::info::ClusterInfo;
@@ -33,12 +34,16 @@ pub struct Options {
     pub name: ClusterName,
     pub data_dir: Option<PathBuf>,
     pub wish: Wish,
+    /// Nodes ask a member to stand for election when the primary is lost.
+    pub assist_elections: bool,
     pub ready_file: Option<PathBuf>,
     pub detach: bool,
     /// This is the process that `detach` starts.
     pub background: bool,
     /// Stop when stdin ends.
     pub exit_with_parent: bool,
+    /// A drill shall be able to cut members off.
+    pub can_be_cut: bool,
 }
 
 /// Runs the cluster; with `detach` returns when it is ready.
@@ -117,11 +122,18 @@ async fn supervise(
         prepared = prepare(&options, &place, console) => prepared,
         () = stop.asked() => Err(Error::Interrupted),
     };
-    let result = match prepared {
-        Ok(prepared) => {
+    let groups = match options.can_be_cut {
+        true => Groups::of(&options.name).map(Some),
+        false => Ok(None),
+    };
+    let ready = prepared.and_then(|prepared| Ok((prepared, groups?)));
+    let result = match ready {
+        Ok((prepared, groups)) => {
             let supervisor = Supervisor {
+                groups,
                 place: place.clone(),
                 cluster: prepared,
+                assist_elections: options.assist_elections,
                 stop,
                 ready_file: options.ready_file,
                 background: options.background,
@@ -274,5 +286,7 @@ fn arguments(options: &Options) -> Vec<OsString> {
     if wish.ephemeral {
         arguments.push("--ephemeral".into());
     }
+    let assist = options.assist_elections;
+    arguments.push(format!("--assist-elections={assist}").into());
     arguments
 }

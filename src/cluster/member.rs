@@ -6,6 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Map, Value};
 
 use super::crew::{Fallen, Program};
@@ -47,12 +48,19 @@ pub fn program(place: &Place, spec: &Spec, mongod: &Mongod, part: &Part) -> Prog
         "--setParameter",
         "shutdownTimeoutMillisForSignaledShutdown=100".into(),
     );
+    // A secondary whose sync source is frozen otherwise takes 10 s to notice, instead of 6.
+    flag(
+        "--setParameter",
+        "oplogNetworkTimeoutBufferSeconds=1".into(),
+    );
     command.extend(["--logappend".into(), "--nounixsocket".into()]);
     Program {
         name: part.name.clone(),
         command,
         log,
         folder: data,
+        group: None,
+        stop_signal: Signal::TERM,
         grace: GRACE,
     }
 }

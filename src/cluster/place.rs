@@ -131,6 +131,11 @@ impl Place {
         self.folder.join("run.json")
     }
 
+    /// While this file is there and its writer lives, the child is not started again.
+    pub(super) fn hold(&self, child: &str) -> PathBuf {
+        self.folder.join("hold").join(child)
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("up.log")
     }
@@ -158,7 +163,7 @@ impl Place {
 
     /// Deletes what Drumline made here, and nothing else, while the lock is held.
     pub(super) fn delete(&self, lock: Lock) -> Result<(), Error> {
-        for folder in ["members", "nodes", "secrets"] {
+        for folder in ["members", "nodes", "secrets", "hold"] {
             gone(fs::remove_dir_all(self.folder.join(folder)), &self.folder)?;
         }
         for file in ["run.json", "up.log", "cluster.json", "lock"] {

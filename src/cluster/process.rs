@@ -27,10 +27,14 @@ impl Identity {
 
     /// Whether this very process still runs. A zombie does not.
     pub fn alive(self) -> bool {
-        fs::read_to_string(format!("/proc/{}/stat", self.pid))
-            .ok()
-            .and_then(|stat| parse_stat(&stat))
-            .is_some_and(|(state, start)| start == self.start && !matches!(state, 'Z' | 'X'))
+        self.state().is_some()
+    }
+
+    /// The letter of its state in `/proc`; `None` if it has ended.
+    pub fn state(self) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let (state, start) = parse_stat(&stat)?;
+        (start == self.start && !matches!(state, 'Z' | 'X')).then_some(state)
     }
 
     /// Whether this very process still runs with `folder` in its command line.

@@ -13,7 +13,8 @@ use super::error::Error;
 use super::report::Console;
 use super::secrets::{Secrets, USER};
 use super::spec::Spec;
-use crate::store::admin::{AdminError, Hello, Login, Member, Role, Timing};
+use crate::config::Secret;
+use crate::store::admin::{AdminError, Hello, Login, Member, Role, Seed, Timing};
 
 /// The longest that any one step may take; a slow disk needs some seconds.
 const STEP_MAX: Duration = Duration::from_secs(60);
@@ -30,51 +31,75 @@ const TIMING: Timing = Timing {
     heartbeat: Duration::from_secs(2),
 };
 
-/// Makes the replica set ready: initiated, with a primary, a user, and all members in step.
+/// The replica set that shall be there.
+struct Wanted<'a> {
+    set: String,
+    hosts: Vec<String>,
+    /// What the members are called in messages.
+    names: Vec<String>,
+    /// The user that it shall have.
+    login: Login<'a>,
+    /// How the members are entered before there is a user; `None` is the localhost exception.
+    entry: Option<Login<'a>>,
+}
+
+/// Makes the replica set of a local cluster ready: initiated, with a primary, a user, and all
+/// members in step.
 pub async fn bring_up(spec: &Spec, secrets: &Secrets, console: &Console) -> Result<(), Error> {
-    let set = ReplicaSet::reach(spec, secrets).await?;
-    console.step(&format!("listening: {}", set.names()));
+    let wanted = Wanted {
+        set: spec.replica_set(),
+        hosts: spec.hosts(),
+        names: spec.members.iter().map(|m| m.name.clone()).collect(),
+        login: Login::of_user(USER, &secrets.password),
+        entry: None,
+    };
+    make_ready(&wanted, console).await
+}
+
+/// Makes the replica set that a connection string describes ready, with the user that it names.
+/// The members run already and are entered with the keyfile that they share.
+pub async fn initiate(mongodb_uri: &Secret, keyfile: &Secret) -> Result<(), Error> {
+    let seed = Seed::parse(mongodb_uri.expose()).map_err(Error::Usage)?;
+    let wanted = Wanted {
+        set: seed.set,
+        names: seed.hosts.clone(),
+        hosts: seed.hosts,
+        login: Login::of_user(&seed.user, &seed.password),
+        entry: Some(Login::of_members(keyfile.expose())),
+    };
+    make_ready(&wanted, &Console::new()).await
+}
+
+async fn make_ready(wanted: &Wanted<'_>, console: &Console) -> Result<(), Error> {
+    let set = ReplicaSet::reach(wanted).await?;
+    console.step(&format!("listening: {}", wanted.names.join(", ")));
     let new = set.initiate().await?;
     if new {
-        console.step(&format!("replica set {} initiated", spec.replica_set()));
+        console.step(&format!("replica set {} initiated", wanted.set));
     }
     set.wait_for_members().await?;
     let primary = set.wait_for_primary(new).await?;
     set.settle(primary).await?;
-    let name = &spec.members[primary].name;
+    let name = &wanted.names[primary];
     console.step(&format!("{name} is primary, every member is in step"));
     Ok(())
 }
 
 struct ReplicaSet<'a> {
-    spec: &'a Spec,
-    login: Login<'a>,
+    wanted: &'a Wanted<'a>,
     members: Vec<Member>,
 }
 
 impl<'a> ReplicaSet<'a> {
-    async fn reach(spec: &'a Spec, secrets: &'a Secrets) -> Result<Self, Error> {
+    async fn reach(wanted: &'a Wanted<'a>) -> Result<Self, Error> {
         let mut members = Vec::new();
-        for host in spec.hosts() {
+        for host in &wanted.hosts {
             // The driver looks again after half a second at the earliest: knock first.
-            let knock = async || TcpStream::connect(&host).await.is_ok().then_some(());
+            let knock = async || TcpStream::connect(host).await.is_ok().then_some(());
             wait_until(&format!("{host} to listen"), knock).await?;
-            members.push(Member::open(&host, None).map_err(asking("connect to a member"))?);
+            members.push(Member::open(host, wanted.entry).map_err(asking("connect to a member"))?);
         }
-        let login = Login {
-            user: USER,
-            password: &secrets.password,
-        };
-        Ok(Self {
-            spec,
-            login,
-            members,
-        })
-    }
-
-    fn names(&self) -> String {
-        let names: Vec<_> = self.spec.members.iter().map(|m| m.name.as_str()).collect();
-        names.join(", ")
+        Ok(Self { wanted, members })
     }
 
     /// Initiates the set if no member belongs to it yet.
@@ -85,9 +110,8 @@ impl<'a> ReplicaSet<'a> {
                 return Ok(false);
             }
         }
-        let (set, hosts) = (self.spec.replica_set(), self.spec.hosts());
         self.members[0]
-            .initiate(&set, &hosts, TIMING_AT_BIRTH)
+            .initiate(&self.wanted.set, &self.wanted.hosts, TIMING_AT_BIRTH)
             .await
             .map_err(asking("initiate the replica set"))?;
         Ok(true)
@@ -130,7 +154,7 @@ impl<'a> ReplicaSet<'a> {
         let Some(host) = furthest.map(|at| self.members[at].host()) else {
             return;
         };
-        if let Ok(candidate) = Member::open(host, Some(self.login)) {
+        if let Ok(candidate) = Member::open(host, Some(self.wanted.login)) {
             let _ = candidate.step_up().await;
         }
     }
@@ -139,11 +163,11 @@ impl<'a> ReplicaSet<'a> {
     async fn settle(&self, primary: usize) -> Result<(), Error> {
         let member = &self.members[primary];
         member
-            .create_user(self.login)
+            .create_user(self.wanted.login)
             .await
             .map_err(asking("make Drumline's user in the replica set"))?;
-        let primary =
-            Member::open(member.host(), Some(self.login)).map_err(asking("reach the primary"))?;
+        let primary = Member::open(member.host(), Some(self.wanted.login))
+            .map_err(asking("reach the primary"))?;
         primary
             .set_timing(TIMING)
             .await
@@ -169,7 +193,7 @@ where
         if Instant::now() > end {
             let seconds = STEP_MAX.as_secs();
             return Err(Error::Failed(format!(
-                "waited {seconds} s in vain for {why}; the logs are in the cluster's folder"
+                "waited {seconds} s in vain for {why}; the members' logs may tell more"
             )));
         }
         sleep(POLL).await;

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::handles::is_held;
 use super::place::{Place, write_private};
 use super::process::Identity;
 
@@ -93,6 +94,11 @@ impl RunFile {
 
     pub fn ready(&self) -> Result<(), Error> {
         self.change(|run| run.ready = true)
+    }
+
+    /// Whether a drill holds the child: it shall stay away when it ends.
+    pub fn is_held(&self, child: &str) -> bool {
+        is_held(&self.place, child)
     }
 
     pub fn read(&self) -> Run {

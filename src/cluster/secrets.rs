@@ -31,6 +31,7 @@ impl Secrets {
     pub fn make(place: &Place, spec: &Spec) -> Result<Self, Error> {
         make_private_folder(&place.folder().join("secrets"))?;
         kept_or_drawn(place, "keyfile")?;
+        kept_or_drawn(place, "cluster-secret")?;
         let api_key = kept_or_drawn(place, "api-key")?;
         let password = kept_or_drawn(place, "password")?;
         let mongodb_uri = uri(spec, &password);

@@ -13,8 +13,7 @@ use crate::model::NodeName;
 
 /// The cluster that is meant when none is named.
 pub const NAME_DEFAULT: &str = "drumline";
-/// One node until the nodes elect a coordinator among themselves.
-pub(super) const NODES_DEFAULT: usize = 1;
+pub(super) const NODES_DEFAULT: usize = 3;
 const NODES_MAX: usize = 9;
 pub(super) const MEMBERS_DEFAULT: usize = 3;
 pub(super) const BASE_PORT_DEFAULT: u16 = 7400;

@@ -1,13 +1,16 @@
 //! The one process that owns a cluster: starts members and then nodes, keeps them alive, stops
 //! nodes and then members.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::time::timeout;
 
 use super::crew::{Crew, Fallen, Program};
+use super::cut::Groups;
 use super::error::Error;
 use super::guard::THIS_PROGRAM;
 use super::info::ClusterInfo;
@@ -42,8 +45,11 @@ pub struct Prepared {
 pub struct Supervisor {
     pub place: Place,
     pub cluster: Prepared,
+    pub assist_elections: bool,
     pub stop: StopRequests,
     pub ready_file: Option<PathBuf>,
+    /// The members start in groups of their own, so that a drill can cut them off.
+    pub groups: Option<Groups>,
     /// Its starter waits until it is ready, and then lets go of it.
     pub background: bool,
 }
@@ -88,8 +94,13 @@ impl Supervisor {
             run,
             console,
         } = &self.cluster;
-        let members = spec.members.iter();
-        let members = members.map(|part| member::program(&self.place, spec, mongod, part));
+        let members = spec.members.iter().map(|part| {
+            let mut program = member::program(&self.place, spec, mongod, part);
+            let groups = self.groups.as_ref();
+            program.group = groups.map(|groups| groups.make(&part.name)).transpose()?;
+            Ok(program)
+        });
+        let members = members.collect::<Result<Vec<_>, Error>>()?;
         crews.members = Crew::start(members, run, console)?;
         self.unless_fallen(crews, bring_up(spec, secrets, console))
             .await?;
@@ -122,7 +133,9 @@ impl Supervisor {
     fn node(&self, part: &Part) -> Program {
         let uri = self.place.secret("mongodb-uri");
         let key = self.place.secret("api-key");
-        let command = [
+        let secret = self.place.secret("cluster-secret");
+        let spec = &self.cluster.spec;
+        let mut command: Vec<OsString> = vec![
             THIS_PROGRAM.into(),
             "serve".into(),
             "--name".into(),
@@ -133,12 +146,24 @@ impl Supervisor {
             uri.into(),
             "--api-key-file".into(),
             key.into(),
+            "--cluster".into(),
+            spec.name.as_str().into(),
+            "--cluster-secret-file".into(),
+            secret.into(),
+            format!("--assist-elections={}", self.assist_elections).into(),
         ];
+        for peer in spec.nodes.iter().filter(|peer| peer.name != part.name) {
+            let peer = format!("{}=http://{}", peer.name, peer.host());
+            command.extend(["--peer".into(), peer.into()]);
+        }
         Program {
             name: part.name.clone(),
-            command: command.into(),
+            command,
             log: self.place.node_log(&part.name),
             folder: self.place.folder().join("secrets"),
+            group: None,
+            // All nodes stop: there is nobody to hand over to.
+            stop_signal: Signal::INT,
             grace: NODE_GRACE,
         }
     }
@@ -206,6 +231,9 @@ impl Supervisor {
         if insisted {
             crews.nodes.kill().await;
             crews.members.kill().await;
+        }
+        if let Some(groups) = &self.groups {
+            groups.remove(&self.cluster.spec.members);
         }
         self.cluster.console.step("stopped");
     }

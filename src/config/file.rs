@@ -1,11 +1,14 @@
 //! The settings file, TOML.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Layer, Secret, ServerUrl, parse_duration};
+use super::{ConfigError, Layer, NodeLayer, Secret, ServerUrl, parse_duration};
+use crate::model::NodeName;
 
 /// What the file may say. docs/commands.md lists it for users.
 #[derive(Debug, Default, Deserialize)]
@@ -16,15 +19,24 @@ struct Content {
     api_key_file: Option<PathBuf>,
     mongodb: Option<Secret>,
     mongodb_file: Option<PathBuf>,
-    timeout: Option<Timeout>,
+    timeout: Option<Span>,
     output: Option<String>,
+    cluster: Option<String>,
+    cluster_secret: Option<Secret>,
+    cluster_secret_file: Option<PathBuf>,
+    peers: Option<BTreeMap<NodeName, ServerUrl>>,
+    heartbeat: Option<Span>,
+    missed_heartbeats: Option<u32>,
+    dwell: Option<Span>,
+    assist_elections: Option<bool>,
+    primary_timeout: Option<Span>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
-struct Timeout(std::time::Duration);
+struct Span(Duration);
 
-impl TryFrom<String> for Timeout {
+impl TryFrom<String> for Span {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -64,6 +76,16 @@ fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
         mongodb: either(content.mongodb, content.mongodb_file)?,
         timeout: content.timeout.map(|timeout| timeout.0),
         output: content.output,
+        node: NodeLayer {
+            cluster: content.cluster,
+            cluster_secret: either(content.cluster_secret, content.cluster_secret_file)?,
+            peers: content.peers.map(|peers| peers.into_iter().collect()),
+            heartbeat: content.heartbeat.map(|span| span.0),
+            missed_heartbeats: content.missed_heartbeats,
+            dwell: content.dwell.map(|span| span.0),
+            assist_elections: content.assist_elections,
+            primary_timeout: content.primary_timeout.map(|span| span.0),
+        },
     })
 }
 

@@ -36,6 +36,27 @@ impl ServerUrl {
         &self.0
     }
 
+    /// Host and port as the URL has them, for a `Host` header.
+    pub fn authority(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default()
+    }
+
+    /// Host and port to connect to.
+    pub fn address(&self) -> (&str, u16) {
+        let default = if self.is_https() { 443 } else { 80 };
+        let (host, port) = match self.authority().rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(default)),
+            _ => (self.authority(), default),
+        };
+        (host.trim_matches(['[', ']']), port)
+    }
+
+    /// Whether a path stands behind host and port.
+    pub fn has_path(&self) -> bool {
+        self.0.len() > self.authority().len() + self.0.find("://").map_or(0, |at| at + 3)
+    }
+
     pub fn is_https(&self) -> bool {
         self.0.starts_with("https:")
     }
@@ -90,6 +111,15 @@ mod tests {
         ] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad:?} was taken");
         }
+        let parts = |text: &str| {
+            let url = ServerUrl::parse(text).unwrap();
+            let (host, port) = url.address();
+            (host.to_owned(), port, url.has_path())
+        };
+        assert_eq!(parts("http://a:1"), ("a".into(), 1, false));
+        assert_eq!(parts("https://a/b"), ("a".into(), 443, true));
+        assert_eq!(parts("http://[::1]:81"), ("::1".into(), 81, false));
+        assert_eq!(parts("http://[::1]"), ("::1".into(), 80, false));
         assert!(
             !ServerUrl::parse("mongodb://u:secret@h")
                 .unwrap_err()

@@ -1,10 +1,16 @@
 //! The way of one Data API request through the node.
 
+use std::io;
 use std::sync::Arc;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use http_body_util::BodyExt as _;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::action::Action;
 use super::error::{self, Problem};
@@ -12,42 +18,94 @@ use super::headers::{self, RequestHeaders};
 use super::router::App;
 use super::{body, decode, encode};
 use crate::budget::Reservation;
+use crate::gateway::Reply;
+use crate::model::limits::REPLY_STALL_MAX;
 use crate::model::{Call, Failure, Namespace, Read, RequestId, Write, WriteRequest, policy};
+use crate::peer::{Envelope, NOT_COORDINATOR, Relayed};
 
 /// A body and a number of documents that take milliseconds to decode or to encode.
 const LONG_BYTES: usize = 256 << 10;
 const LONG_DOCUMENTS: usize = 1_000;
 
+/// Who sends a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// Its request is answered by whichever node is coordinator.
+    Client,
+    /// Passes on a client's request, and has shown that it is a peer. The answer is this node's own.
+    Peer,
+}
+
 /// Answers `POST .../action/<name>`.
 pub async fn handle(State(app): State<App>, request: Request) -> Response {
-    let mut response = match answer(&app, request).await {
+    match app.keys.check(request.headers()) {
+        Ok(()) => respond(&app, request, Asker::Client).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Answers whoever may ask.
+pub async fn respond(app: &App, request: Request, asker: Asker) -> Response {
+    let mut response = match answer(app, request, asker).await {
         Ok(response) => response,
+        Err(Problem::Failure(Failure::NoCoordinator)) if asker == Asker::Peer => {
+            NOT_COORDINATOR.into_response()
+        }
         Err(problem) => problem.into_response(),
     };
-    let coordinator = app.gateway.coordinator();
-    headers::write_coordinator(response.headers_mut(), coordinator.as_deref());
+    // A reply that was relayed has it from the coordinator itself.
+    if !response
+        .headers()
+        .contains_key(headers::DRUMLINE_COORDINATOR)
+    {
+        let coordinator = app.gateway.coordinator();
+        headers::write_coordinator(response.headers_mut(), coordinator.as_ref());
+    }
     response
 }
 
-/// The checks stand in the order of their price: who asks, what the head says, then the body.
-async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
+/// The checks stand in the order of their price: what the head says, then the body.
+async fn answer(app: &App, request: Request, asker: Asker) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    app.keys.check(&head.headers)?;
     let action = action(head.uri.path())?;
     let asked = RequestHeaders::read(&head.headers)?;
     // Held while the decoded request lives: a write goes on without its client.
     let mut reservation = app.budget.open();
-    let bytes = body::read(body, &mut reservation).await?;
+    let bytes = Bytes::from(body::read(body, &mut reservation).await?);
     let stamp_field = Arc::clone(&app.stamp_field);
-    let size = bytes.len();
-    let is_long = size > LONG_BYTES;
-    let call = aside(is_long, move || admit(action, &bytes, &stamp_field)).await?;
+    let is_long = bytes.len() > LONG_BYTES;
+    let body = bytes.clone();
+    let call = aside(is_long, move || admit(action, &body, &stamp_field)).await?;
+    let asked = Asked {
+        asker,
+        action,
+        headers: asked,
+        original: head.headers,
+        body: bytes,
+    };
     match call {
-        Call::Write(namespace, write) => {
-            let write = Sized { write, size };
-            run_write(app, action, asked, namespace, write, reservation).await
+        Call::Write(namespace, write) => run_write(app, asked, namespace, write, reservation).await,
+        Call::Read(namespace, read) => run_read(app, asked, namespace, read).await,
+    }
+}
+
+/// A request beside what it asks for.
+struct Asked {
+    asker: Asker,
+    action: Action,
+    headers: RequestHeaders,
+    original: HeaderMap,
+    body: Bytes,
+}
+
+impl Asked {
+    /// The request as it can be passed on, under this id.
+    fn envelope(&self, id: Option<&RequestId>) -> Envelope {
+        Envelope {
+            action: self.action.name(),
+            headers: headers::passed_on(&self.original, id),
+            body: self.body.clone(),
         }
-        Call::Read(namespace, read) => run_read(app, action, asked, namespace, read).await,
     }
 }
 
@@ -78,32 +136,35 @@ fn action(path: &str) -> Result<Action, Problem> {
     })
 }
 
-/// A write and the size of the body that it came in.
-struct Sized {
-    write: Write,
-    size: usize,
-}
-
 async fn run_write(
     app: &App,
-    action: Action,
-    asked: RequestHeaders,
+    asked: Asked,
     namespace: Namespace,
-    Sized { write, size }: Sized,
+    write: Write,
     reservation: Reservation,
 ) -> Result<Response, Problem> {
-    let digest = asked.id.is_some().then(|| write.digest(&namespace));
+    // A request that is passed on may have to be sent again: it needs an id that the log keeps.
+    let keeps_id = asked.headers.id.is_some()
+        || (asked.asker == Asker::Client && !app.gateway.is_coordinator());
+    let id = asked.headers.id.clone().unwrap_or_else(RequestId::fresh);
+    let envelope = asked.envelope(keeps_id.then_some(&id));
     let request = WriteRequest {
-        id: asked.id.unwrap_or_else(RequestId::fresh),
-        digest,
-        clock: asked.clock,
+        id,
+        digest: keeps_id.then(|| write.digest(&namespace)),
+        clock: asked.headers.clock,
         namespace,
         write: write.with_ids(),
-        bytes: size,
+        bytes: asked.body.len(),
     };
-    let outcome = app.gateway.write(request, reservation).await?;
+    let outcome = match asked.asker {
+        Asker::Peer => app.gateway.write_here(request, reservation).await?,
+        Asker::Client => match app.gateway.write(request, envelope, reservation).await? {
+            Reply::Here(outcome) => outcome,
+            Reply::Relayed(relayed) => return Ok(relay(relayed)),
+        },
+    };
     let mut response = match &outcome.result {
-        Ok(answer) => encode::answer(action, answer, asked.reply),
+        Ok(answer) => encode::answer(asked.action, answer, asked.headers.reply),
         Err(refusal) => error::refused(refusal),
     };
     let headers = response.headers_mut();
@@ -116,21 +177,52 @@ async fn run_write(
 
 async fn run_read(
     app: &App,
-    action: Action,
-    asked: RequestHeaders,
+    asked: Asked,
     namespace: Namespace,
     read: Read,
 ) -> Result<Response, Problem> {
+    let envelope = asked.envelope(None);
+    let Asked {
+        asker,
+        action,
+        headers: asked,
+        ..
+    } = asked;
     // Held until the reply is made.
     let mut held = app.budget.open();
-    let found = app
-        .gateway
-        .read(namespace, read, asked.consistency, asked.clock, &mut held)
-        .await?;
+    let (consistency, clock) = (asked.consistency, asked.clock);
+    let gateway = &app.gateway;
+    let found = match asker {
+        Asker::Peer => {
+            let found = gateway.read_here(namespace, read, consistency, clock, &mut held);
+            found.await?
+        }
+        Asker::Client => {
+            let found = gateway.read(namespace, read, consistency, clock, envelope, &mut held);
+            match found.await? {
+                Reply::Here(found) => found,
+                Reply::Relayed(relayed) => return Ok(relay(relayed)),
+            }
+        }
+    };
     let is_long = found.documents.len() > LONG_DOCUMENTS;
     let reservation = app.budget.open();
     let encode = move || encode::documents(action, &found.documents, asked.reply, reservation);
     let mut response = aside(is_long, encode).await?;
     headers::write_order(response.headers_mut(), &found.stamp, found.position);
     Ok(response)
+}
+
+/// The coordinator's reply as it comes. A coordinator that falls silent in the middle of it ends it.
+fn relay(relayed: Relayed) -> Response {
+    let (head, body) = relayed.into_parts();
+    let chunks = stream::try_unfold(body, async |mut body| {
+        let frame = timeout(REPLY_STALL_MAX, body.frame()).await;
+        let Some(frame) = frame.map_err(io::Error::other)? else {
+            return Ok(None);
+        };
+        let chunk = frame.map_err(io::Error::other)?.into_data();
+        Ok::<_, io::Error>(Some((chunk.unwrap_or_default(), body)))
+    });
+    Response::from_parts(head, Body::from_stream(chunks))
 }

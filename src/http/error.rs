@@ -90,10 +90,8 @@ const fn status_of(failure: &Failure) -> StatusCode {
         Failure::WrongCredentials => StatusCode::UNAUTHORIZED,
         Failure::IdReused => StatusCode::UNPROCESSABLE_ENTITY,
         Failure::Busy => StatusCode::TOO_MANY_REQUESTS,
-        Failure::NoCoordinator | Failure::Unavailable(_) | Failure::Stale(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        Failure::Unknown => StatusCode::GATEWAY_TIMEOUT,
+        Failure::NoCoordinator | Failure::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Unknown | Failure::Stale(_) => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 

@@ -49,6 +49,29 @@ impl RequestHeaders {
     }
 }
 
+/// The headers that a request keeps when it is passed on, and its id.
+pub fn passed_on(headers: &HeaderMap, id: Option<&RequestId>) -> HeaderMap {
+    const KEPT: [HeaderName; 5] = [
+        CONTENT_TYPE,
+        ACCEPT,
+        DRUMLINE_STAMP,
+        DRUMLINE_READ,
+        DRUMLINE_TOKEN,
+    ];
+    let mut kept = HeaderMap::new();
+    for name in KEPT {
+        for value in headers.get_all(&name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    // In quotes: an id may have quotes of its own, and the reader takes one pair off.
+    let id = id.and_then(|id| HeaderValue::from_str(&format!("\"{id}\"")).ok());
+    if let Some(id) = id {
+        kept.insert(IDEMPOTENCY_KEY, id);
+    }
+    kept
+}
+
 /// The one value of a header. Two would leave open which counts.
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Failure> {
     let mut values = headers.get_all(name).iter();
@@ -206,8 +229,8 @@ pub fn write_order(headers: &mut HeaderMap, stamp: &Stamp, position: Position) {
 }
 
 /// Says in a reply's headers which node is coordinator.
-pub fn write_coordinator(headers: &mut HeaderMap, coordinator: Option<&str>) {
-    let value = coordinator.and_then(|name| HeaderValue::from_str(name).ok());
+pub fn write_coordinator(headers: &mut HeaderMap, coordinator: Option<&NodeName>) {
+    let value = coordinator.and_then(|name| HeaderValue::from_str(name.as_str()).ok());
     if let Some(value) = value {
         headers.insert(DRUMLINE_COORDINATOR, value);
     }

@@ -12,15 +12,22 @@ use axum::routing::{get, post};
 use super::auth::ApiKeys;
 use super::data_api;
 use super::error::Problem;
-use super::log;
+use super::{log, metrics, peer_api, status};
 use crate::budget::Budget;
 use crate::gateway::Gateway;
+use crate::metrics::Metrics;
 use crate::model::limits::IN_FLIGHT_BYTES_MAX;
+use crate::observer::Observer;
+use crate::peer::{ACTION_PATH, Inbox, MESSAGE_PATH};
 
 /// What every request shares. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
     pub gateway: Gateway,
+    /// Takes what peers send.
+    pub inbox: Inbox,
+    pub observer: Observer,
+    pub metrics: Metrics,
     pub keys: Arc<ApiKeys>,
     pub budget: Budget,
     /// The field of documents that holds their stamp.
@@ -28,9 +35,19 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(gateway: Gateway, keys: ApiKeys, stamp_field: &str) -> Self {
+    pub fn new(
+        gateway: Gateway,
+        inbox: Inbox,
+        observer: Observer,
+        metrics: Metrics,
+        keys: ApiKeys,
+        stamp_field: &str,
+    ) -> Self {
         Self {
             gateway,
+            inbox,
+            observer,
+            metrics,
             keys: Arc::new(keys),
             budget: Budget::new(IN_FLIGHT_BYTES_MAX),
             stamp_field: stamp_field.into(),
@@ -38,7 +55,7 @@ impl App {
     }
 }
 
-/// All paths of a node that clients use.
+/// All paths of a node.
 pub fn router(app: App) -> Router {
     let action = post(data_api::handle);
     Router::new()
@@ -51,7 +68,11 @@ pub fn router(app: App) -> Router {
             action.clone(),
         )
         .route("/action/{action}", action)
+        .route(MESSAGE_PATH, post(peer_api::message))
+        .route(&format!("{ACTION_PATH}{{action}}"), post(peer_api::action))
         .route("/log", get(log::handle))
+        .route("/status", get(status::handle))
+        .route("/metrics", get(metrics::handle))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(openapi))
@@ -118,7 +139,7 @@ mod tests {
         }
         assert_eq!(
             description["paths"].as_object().unwrap().len(),
-            Action::ALL.len() + 3
+            Action::ALL.len() + 5
         );
     }
 

@@ -40,7 +40,7 @@ pub enum Failure {
         "the outcome is not known yet: the request may have been done; send it again with the same Idempotency-Key to get its answer"
     )]
     Unknown,
-    /// A read did not reach the freshness it needs in time. Nothing was changed.
+    /// A read did not reach the freshness it needs in time. Nothing was changed, nothing older shown.
     #[error("the read could not be made fresh enough in time ({0}); try again")]
     Stale(String),
     /// MongoDB refused a read, with its code, its name of it and its text.
@@ -64,6 +64,14 @@ pub enum Retry {
 }
 
 impl Failure {
+    /// A client's clock that could exhaust the counter.
+    pub fn clock_too_far_ahead() -> Self {
+        Self::Invalid(
+            "Drumline-Stamp is too far ahead of the log: send the stamp of the last reply you got"
+                .into(),
+        )
+    }
+
     pub const fn retry(&self) -> Retry {
         match self {
             Self::Invalid(_)

@@ -29,6 +29,10 @@ pub const QUEUE_REQUESTS_MAX: usize = 4_096;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// How long a request may wait, from its arrival to its answer.
 pub const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How much of that a request may wait until a coordinator is known. Then 503.
+pub const COORDINATOR_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long a causal read may wait for a member that has what the client has seen.
+pub const CAUSAL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The documents that a find returns when the client gives no limit.
 pub const FIND_DOCUMENTS_DEFAULT: i64 = 1_000;
 /// The most documents that a find or an aggregate returns.
@@ -46,6 +50,10 @@ pub const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 pub const REPLY_STALL_MAX: Duration = Duration::from_secs(30);
 /// How long requests that run may take to finish when a node stops.
 pub const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long one member may take to tell its state. Past that it counts as down.
+pub const MEMBER_LOOK_MAX: Duration = Duration::from_secs(1);
+/// A look at the members serves all who ask for the status while it is younger than this.
+pub const LOOK_AGE_MAX: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +114,11 @@ mod tests {
                 mebibytes(QUEUE_BYTES_MAX),
             ),
             ("wait for an answer", seconds(REQUEST_WAIT_MAX)),
+            ("wait for a coordinator", seconds(COORDINATOR_WAIT_MAX)),
+            (
+                "wait of a causal read for a fresh member",
+                seconds(CAUSAL_WAIT_MAX),
+            ),
             (
                 "documents of a find without a limit",
                 grouped(FIND_DOCUMENTS_DEFAULT),
@@ -132,6 +145,14 @@ mod tests {
             (
                 "wait for running requests when a node stops",
                 seconds(DRAIN_WAIT_MAX),
+            ),
+            (
+                "wait for a member's part of the status",
+                seconds(MEMBER_LOOK_MAX),
+            ),
+            (
+                "age of a status that is given again",
+                format!("{} ms", LOOK_AGE_MAX.as_millis()),
             ),
             ("request id", format!("{} bytes", id::REQUEST_ID_BYTES_MAX)),
             ("node name", format!("{} bytes", id::NODE_NAME_BYTES_MAX)),

@@ -6,12 +6,14 @@ pub mod failure;
 pub mod id;
 pub mod limits;
 pub mod order;
+pub mod peer;
 pub mod policy;
 pub mod request;
 
 pub use failure::Failure;
 pub use id::{BatchId, Digest, Namespace, NodeName, RequestId};
 pub use order::{Epoch, Position, Stamp};
+pub use peer::{Beat, Liveness, Message, Rank, Role, Tenure};
 pub use request::{
     Answer, Call, Consistency, Documents, Outcome, Read, Refusal, Update, Write, WriteRequest,
 };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bson::{Bson, Document, doc};
+use serde::{Deserialize, Serialize};
 
 use super::id::NodeName;
 
@@ -26,7 +27,10 @@ impl fmt::Display for Position {
 }
 
 /// A coordinator's tenure. It begins with a claim document and never decreases along the log (I2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Epoch(pub i64);
 
 impl Epoch {

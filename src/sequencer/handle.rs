@@ -16,13 +16,21 @@ const LAST_WORD_MAX: Duration = Duration::from_millis(500);
 /// What callers send to the task.
 pub(super) enum Command {
     Submit {
-        request: Box<WriteRequest>,
+        request: Arc<WriteRequest>,
         reply: oneshot::Sender<Result<Outcome, Failure>>,
         /// By this the caller can take its request back.
         ticket: Ticket,
     },
     Withdraw(Ticket),
-    Depose(Epoch),
+    /// The tenures before this epoch are over.
+    Depose {
+        before: Epoch,
+    },
+    /// The same; say when what ran has come to its end.
+    Drain {
+        before: Epoch,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// How far the sequencer of this node has come.
@@ -30,6 +38,8 @@ pub(super) enum Command {
 pub struct Progress {
     /// Set while this node is coordinator.
     pub epoch: Option<Epoch>,
+    /// No tenure before this epoch goes on: a later claim was met in the log, or heard of.
+    pub ended_before: Epoch,
     /// Everything up to here is durable on a majority.
     pub tail: Option<Position>,
     /// The last position known before which a command without a server has appended.
@@ -51,7 +61,8 @@ impl std::fmt::Debug for Command {
         f.write_str(match self {
             Self::Submit { .. } => "Submit",
             Self::Withdraw(_) => "Withdraw",
-            Self::Depose(_) => "Depose",
+            Self::Depose { .. } => "Depose",
+            Self::Drain { .. } => "Drain",
         })
     }
 }
@@ -61,13 +72,13 @@ impl Handle {
     /// Takes until the deadline and a last word.
     pub async fn submit(
         &self,
-        request: WriteRequest,
+        request: Arc<WriteRequest>,
         deadline: Instant,
     ) -> Result<Outcome, Failure> {
         let (reply, mut answer) = oneshot::channel();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let command = Command::Submit {
-            request: Box::new(request),
+            request,
             reply,
             ticket,
         };
@@ -88,13 +99,26 @@ impl Handle {
         }
     }
 
-    /// Tells the sequencer that another node has claimed this epoch.
-    pub async fn depose(&self, epoch: Epoch) {
+    /// Tells the sequencer that the tenures before this epoch are over.
+    pub async fn depose(&self, before: Epoch) {
         // A closed channel means that the task has ended: there is nothing left to depose.
-        let _ = self.commands.send(Command::Depose(epoch)).await;
+        let _ = self.commands.send(Command::Depose { before }).await;
+    }
+
+    /// Ends the tenures before this epoch. Resolves when what ran has come to its end.
+    pub async fn drain(&self, before: Epoch) {
+        let (done, drained) = oneshot::channel();
+        let _ = self.commands.send(Command::Drain { before, done }).await;
+        // The sender is dropped when the task has ended; that is as good.
+        let _ = drained.await;
     }
 
     pub fn progress(&self) -> Progress {
         self.progress.borrow().clone()
+    }
+
+    /// For those who wait for a change.
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
     }
 }

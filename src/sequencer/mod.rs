@@ -10,6 +10,8 @@ mod steps;
 mod task;
 mod validator;
 
+pub use self::core::Core;
 pub use handle::{Handle, Progress};
+pub use steps::{Batch, Input, Output, Ran, Reject, Resolved, Slot, Submission, Ticket};
 pub use task::spawn;
 pub use validator::Validator;

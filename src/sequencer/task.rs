@@ -9,7 +9,6 @@ use std::time::Duration;
 use bson::Bson;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::arrange::Touches;
@@ -49,6 +48,7 @@ pub fn spawn(store: Store, node: NodeName, claims: mpsc::Receiver<Claimed>) -> H
         work: None,
         found: Found::Nothing,
         progress: progress_out,
+        drains: Vec::new(),
     };
     tokio::spawn(task.run(inbox, claims));
     Handle {
@@ -70,6 +70,8 @@ struct Task {
     /// What the last work brought, for the replies that the core orders.
     found: Found,
     progress: watch::Sender<Progress>,
+    /// Who waits for the end of what runs.
+    drains: Vec<oneshot::Sender<()>>,
 }
 
 /// Results that wait for the core's word on who gets them.
@@ -114,10 +116,18 @@ impl Task {
             {
                 self.obey(command);
             }
+            if self.core.is_idle() {
+                for drain in self.drains.drain(..) {
+                    let _ = drain.send(()); // nobody may be waiting any more
+                }
+            }
         }
     }
 
     fn serve(&mut self, claim: Claimed) {
+        if claim.epoch < self.progress.borrow().ended_before {
+            return; // over before it began
+        }
         self.epoch = claim.epoch;
         self.session = Some(claim.session);
         self.step(Input::Serve {
@@ -136,18 +146,31 @@ impl Task {
                 request,
                 reply,
                 ticket,
-            } => self.submit(*request, reply, ticket),
+            } => self.submit(request, reply, ticket),
             Command::Withdraw(ticket) => self.step(Input::Withdraw(ticket)),
-            Command::Depose(epoch) if epoch > self.epoch => {
-                info!(%epoch, "deposed");
-                self.progress.send_modify(|progress| progress.epoch = None);
-                self.step(Input::Depose);
+            Command::Depose { before } => self.end_tenures(before),
+            Command::Drain { before, done } => {
+                self.end_tenures(before);
+                self.drains.push(done);
             }
-            Command::Depose(_) => {}
         }
     }
 
-    fn submit(&mut self, request: WriteRequest, reply: Reply, ticket: Ticket) {
+    fn end_tenures(&mut self, before: Epoch) {
+        self.progress.send_modify(|progress| {
+            progress.ended_before = progress.ended_before.max(before);
+        });
+        if self.epoch >= before {
+            return;
+        }
+        if self.progress.borrow().epoch.is_some() {
+            info!(epoch = %self.epoch, "begins no further batch");
+        }
+        self.progress.send_modify(|progress| progress.epoch = None);
+        self.step(Input::Depose);
+    }
+
+    fn submit(&mut self, request: Arc<WriteRequest>, reply: Reply, ticket: Ticket) {
         self.callers.insert(ticket, reply);
         let submission = Submission {
             ticket,
@@ -156,7 +179,7 @@ impl Task {
             clock: request.clock,
             bytes: request.bytes,
             touches: touches(&request),
-            payload: Arc::new(request),
+            payload: request,
         };
         self.step(Input::Submit(submission));
     }
@@ -281,7 +304,12 @@ impl Task {
                 tail: tail.position,
                 clock: tail.clock,
             },
-            Standing::Fenced(_) => Resolved::Fenced,
+            Standing::Fenced(epoch) => {
+                self.progress.send_modify(|progress| {
+                    progress.ended_before = progress.ended_before.max(epoch);
+                });
+                Resolved::Fenced
+            }
         }
     }
 
@@ -351,7 +379,7 @@ async fn run_batch(
     mut session: Session,
     batch: Batch<Payload>,
 ) -> (Session, Result<Run, StoreError>) {
-    pause_before(batch.attempt).await;
+    pause_before(&store, batch.attempt).await;
     if batch.attempt >= PATIENCE_ATTEMPTS {
         warn!(position = %batch.position, attempt = batch.attempt, "a batch runs again and again");
         if let Err(error) = store.end_guests().await {
@@ -366,17 +394,21 @@ async fn run_batch(
             refused: slot.refused.as_ref(),
         })
         .collect();
+    if batch.attempt > 1 {
+        debug!(position = %batch.position, attempt = batch.attempt, "a batch runs again");
+    }
     let ran = session.run(place, &items).await;
     (session, ran)
 }
 
-/// Later attempts come after longer pauses: 0, 1, 2, 4 ms and so on.
-async fn pause_before(attempt: u32) {
+/// Later attempts come after longer pauses: 0, 1, 2, 4 ms and so on, or as soon as a member becomes
+/// primary.
+async fn pause_before(store: &Store, attempt: u32) {
     let Some(doublings) = attempt.checked_sub(2) else {
         return;
     };
     let pause = Duration::from_millis(1 << doublings.min(10));
-    sleep(pause.min(PAUSE_MAX)).await;
+    store.pause(pause.min(PAUSE_MAX)).await;
 }
 
 /// Looks until MongoDB answers: an unknown outcome must become known before anything else runs.
@@ -385,9 +417,12 @@ async fn resolve(store: Store, mut session: Session, place: Place) -> (Session, 
     let mut attempt = 0;
     loop {
         attempt += 1;
-        pause_before(attempt).await;
+        pause_before(&store, attempt).await;
         match store.resolve(&mut session, place).await {
-            Ok(standing) => return (session, standing),
+            Ok(standing) => {
+                debug!(position = %place.position, attempt, "a position is resolved");
+                return (session, standing);
+            }
             Err(error) => {
                 warn!(%error, position = %place.position, "cannot resolve a position yet");
             }
@@ -404,7 +439,7 @@ async fn look(store: Store, batch: Batch<Payload>) -> Vec<(usize, Seen)> {
     let mut attempt = 0;
     let seen = loop {
         attempt += 1;
-        pause_before(attempt).await;
+        pause_before(&store, attempt).await;
         match store.seen(&ids).await {
             Ok(seen) => break seen,
             Err(error) => warn!(%error, "cannot look for request ids yet"),
@@ -429,10 +464,7 @@ fn failure_of(why: Reject) -> Failure {
     match why {
         Reject::Full => Failure::Busy,
         Reject::NotCoordinator => Failure::NoCoordinator,
-        Reject::ClockAhead => Failure::Invalid(
-            "Drumline-Stamp is too far ahead of the log: send the stamp of the last reply you got"
-                .into(),
-        ),
+        Reject::ClockAhead => Failure::clock_too_far_ahead(),
         Reject::IdReused => Failure::IdReused,
         Reject::Contended => Failure::Unavailable(
             "another program holds a document of this request in a transaction".into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind};
-use mongodb::options::{ClientOptions, Credential, ServerAddress};
+use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress};
 
 /// The longest that one call may take. Starting members answer slowly, but they answer.
 const CALL_MAX: Duration = Duration::from_secs(10);
@@ -69,10 +69,75 @@ pub enum Role {
 }
 
 /// A user name and its password.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Login<'a> {
-    pub user: &'a str,
-    pub password: &'a str,
+    user: &'a str,
+    password: &'a str,
+    /// The database that knows the user.
+    source: &'a str,
+}
+
+impl<'a> Login<'a> {
+    pub fn of_user(user: &'a str, password: &'a str) -> Self {
+        Self {
+            user,
+            password,
+            source: "admin",
+        }
+    }
+
+    /// The login of members among themselves, whose password is what their keyfile holds. It may
+    /// do everything, in a set that is not initiated yet too.
+    pub fn of_members(keyfile: &'a str) -> Self {
+        Self {
+            user: "__system",
+            password: keyfile,
+            source: "local",
+        }
+    }
+}
+
+impl std::fmt::Debug for Login<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({}@{})", self.user, self.source)
+    }
+}
+
+/// What a connection string tells of a replica set: enough to make it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Seed {
+    pub set: String,
+    pub hosts: Vec<String>,
+    pub user: String,
+    pub password: String,
+}
+
+impl Seed {
+    /// Reads a `mongodb://` connection string. The error says what it lacks, and shows none of it.
+    pub fn parse(uri: &str) -> Result<Self, String> {
+        let lacks = |what| format!("the connection string lacks {what}");
+        let Ok(parsed) = ConnectionString::parse(uri) else {
+            return Err("the connection string cannot be read".to_owned());
+        };
+        let HostInfo::HostIdentifiers(hosts) = parsed.host_info else {
+            return Err(
+                "the connection string must list its hosts: mongodb://HOST:PORT,...".into(),
+            );
+        };
+        let credential = parsed.credential.unwrap_or_default();
+        Ok(Self {
+            set: parsed.replica_set.ok_or_else(|| lacks("?replicaSet="))?,
+            hosts: hosts.iter().map(ToString::to_string).collect(),
+            user: credential.username.ok_or_else(|| lacks("a user"))?,
+            password: credential.password.ok_or_else(|| lacks("a password"))?,
+        })
+    }
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Seed({} on {})", self.set, self.hosts.join(","))
+    }
 }
 
 /// The times by which the members of a replica set watch each other.
@@ -117,7 +182,7 @@ impl Member {
             Credential::builder()
                 .username(login.user.to_owned())
                 .password(login.password.to_owned())
-                .source("admin".to_owned())
+                .source(login.source.to_owned())
                 .build()
         });
         Ok(Self {
@@ -156,8 +221,8 @@ impl Member {
         }
     }
 
-    /// Makes the first user, who may do everything, unless there is a user already. Through the
-    /// localhost exception, which MongoDB closes with the first user: then it refuses.
+    /// Makes the first user, who may do everything, unless there is a user already. The localhost
+    /// exception ends with the first user: then MongoDB refuses.
     pub async fn create_user(&self, login: Login<'_>) -> Result<(), AdminError> {
         let command = doc! {
             "createUser": login.user,
@@ -281,6 +346,24 @@ fn read_hello(reply: &Document) -> Hello {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_string_describes_a_replica_set_or_says_what_it_lacks() {
+        let seed = Seed::parse("mongodb://u:p%40ss@a:1,b/?replicaSet=s").unwrap();
+        let hosts = vec!["a:1".to_owned(), "b:27017".to_owned()];
+        assert_eq!((&*seed.set, &seed.hosts), ("s", &hosts));
+        assert_eq!((&*seed.user, &*seed.password), ("u", "p@ss"));
+        assert!(!format!("{seed:?}").contains("ss@"), "{seed:?}");
+        for (uri, lack) in [
+            ("mongodb://u:secret@a:1/", "replicaSet"),
+            ("mongodb://a:1/?replicaSet=s", "a user"),
+            ("mongodb+srv://u:secret@a.example/", "list its hosts"),
+            ("u:secret@a:1", "cannot be read"),
+        ] {
+            let told = Seed::parse(uri).unwrap_err();
+            assert!(told.contains(lack) && !told.contains("secret"), "{told}");
+        }
+    }
 
     #[test]
     fn hello_tells_role_set_and_progress() {

@@ -140,8 +140,14 @@ impl Session {
             self.open = false;
             return Ok(Run::Committed(entries));
         }
-        self.commit().await?;
-        Ok(Run::Committed(entries))
+        match self.commit().await {
+            Err(StoreError::Refused(refusal)) if mutants::active(Mutant::InterruptedIsFailure) => {
+                Ok(Run::Refused { index: 0, refusal })
+            }
+            committed => committed
+                .map(|()| Run::Committed(entries))
+                .map_err(Fault::from),
+        }
     }
 
     /// Ends every earlier transaction of this session for good. A commit that was sent and never
@@ -179,7 +185,8 @@ impl Session {
         // The server ends a statement that is merely slow; this bound is for one that is gone.
         let time = REQUEST_RUN_MAX + CALL_MAX;
         let call = database.run_command(command).session(&mut self.inner);
-        super::within(time, async { call.await.map_err(StoreError::from) }).await
+        let call = async { call.await.map_err(StoreError::from) };
+        self.store.primary.bounded(time, call).await
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
@@ -190,8 +197,11 @@ impl Session {
             .inner
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
-            .write_concern(WriteConcern::majority());
-        super::bounded(async { start.await.map_err(StoreError::from) }).await?;
+            .write_concern(match mutants::active(Mutant::OneMemberAcknowledges) {
+                true => WriteConcern::nodes(1),
+                false => WriteConcern::majority(),
+            });
+        super::within(CALL_MAX, async { start.await.map_err(StoreError::from) }).await?;
         self.open = true;
         Ok(())
     }
@@ -233,8 +243,11 @@ impl Session {
         loop {
             tries += 1;
             let commit = timeout(CALL_MAX, async { self.inner.commit_transaction().await });
-            match commit.await {
+            match self.store.primary.lasting(commit).await? {
                 Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if mutants::active(Mutant::InterruptedIsFailure) => {
+                    return Err(StoreError::taking_interruption_for_refusal(error));
+                }
                 Ok(Err(error)) => {
                     let unknown = error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT);
                     if !unknown || tries >= COMMIT_TRIES_MAX {
@@ -251,10 +264,8 @@ impl Session {
     /// through, the next transaction of this session ends the open one on the server.
     async fn abort(&mut self) {
         self.open = false;
-        if timeout(CALL_MAX, async { self.inner.abort_transaction().await })
-            .await
-            .is_err()
-        {
+        let abort = timeout(CALL_MAX, async { self.inner.abort_transaction().await });
+        if !matches!(self.store.primary.lasting(abort).await, Ok(Ok(_))) {
             debug!("an abort was not answered");
         }
     }

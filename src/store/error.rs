@@ -42,6 +42,9 @@ const STATE_CODES: [i32; 23] = [
     6, 7, 24, 46, 64, 89, 91, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107, 11600,
     11601, 11602, 13435, 13436,
 ];
+/// For a user who may not do what is asked.
+pub(super) const UNAUTHORIZED: i32 = 13;
+const INTERRUPTED: i32 = 11602;
 const WRITE_CONFLICT: i32 = 112;
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const ILLEGAL_OPERATION: i32 = 20;
@@ -111,6 +114,14 @@ impl From<Error> for StoreError {
 }
 
 impl StoreError {
+    /// Mutant: that the primary changed under a commit is taken for its failure.
+    pub(super) fn taking_interruption_for_refusal(error: Error) -> Self {
+        match refusal_of(&error) {
+            Some(refusal) if refusal.code == INTERRUPTED => Self::Refused(refusal),
+            _ => error.into(),
+        }
+    }
+
     fn from_refusal(refusal: Refusal) -> Self {
         if for_capped(&refusal) {
             return Self::Refused(Refusal {

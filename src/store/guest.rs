@@ -7,12 +7,12 @@ use bson::doc;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
+use super::Store;
 use super::batch::{Item, Place, Run, Session};
 use super::error::StoreError;
 use super::log::{Standing, Tail};
-use super::read::Found;
+use super::read::Question;
 use super::schema::{DATABASE, Entry, GUESTS};
-use super::{Store, bounded};
 use crate::budget::Budget;
 use crate::model::limits::{IN_FLIGHT_BYTES_MAX, REQUEST_WAIT_MAX};
 use crate::model::order::CLOCK_AHEAD_MAX;
@@ -66,20 +66,17 @@ impl Guest {
         clock: i64,
     ) -> Result<Documents, Failure> {
         let mut memory = Budget::new(IN_FLIGHT_BYTES_MAX).open();
+        let question = Question { namespace, read };
         let reading = async {
-            let (least, clock) = match consistency {
-                Consistency::Linearizable => (self.tail().await?.position, 0),
-                Consistency::Causal => (Position::ZERO, clock),
-            };
-            loop {
-                let found = self.store.read(namespace, read, least, clock, &mut memory);
-                match found.await? {
-                    Found::Documents(documents) => return Ok(documents),
-                    Found::TooOld(_) => sleep(PAUSE).await,
+            match consistency {
+                Consistency::Linearizable => {
+                    let least = self.tail().await?.position;
+                    self.store.read_primary(question, least, &mut memory).await
                 }
+                Consistency::Causal => self.store.read_nearest(question, clock, &mut memory).await,
             }
         };
-        let late = || Failure::Stale("the log does not reach the stamp yet".into());
+        let late = || Failure::Unavailable("it did not answer in time".into());
         let limit = Instant::now() + REQUEST_WAIT_MAX;
         timeout_at(limit, reading)
             .await
@@ -105,9 +102,7 @@ impl Guest {
             let here = refused.filter(|(position, _)| *position == tail.position.next());
             refused = None;
             if request.clock.saturating_sub(tail.clock) > CLOCK_AHEAD_MAX {
-                return Err(Failure::Invalid(
-                    "the client's clock is too far ahead of the log".into(),
-                ));
+                return Err(Failure::clock_too_far_ahead());
             }
             let place = Place {
                 position: tail.position.next(),
@@ -193,7 +188,9 @@ impl Guest {
         let at = doc! { "$set": {"at": bson::DateTime::now()} };
         let note = doc! { "q": {"_id": session.id()}, "u": at, "upsert": true };
         let update = doc! { "update": GUESTS, "updates": [note] };
-        bounded(async { database.run_command(update).await.map_err(StoreError::from) }).await?;
+        self.store
+            .bounded(async { database.run_command(update).await.map_err(StoreError::from) })
+            .await?;
         Ok(())
     }
 
@@ -201,7 +198,9 @@ impl Guest {
         let database = self.store.client.database(DATABASE);
         let delete =
             doc! { "delete": GUESTS, "deletes": [{"q": {"_id": session.id()}, "limit": 1}] };
-        bounded(async { database.run_command(delete).await.map_err(StoreError::from) }).await?;
+        self.store
+            .bounded(async { database.run_command(delete).await.map_err(StoreError::from) })
+            .await?;
         Ok(())
     }
 }

@@ -4,14 +4,21 @@
 
 pub mod admin;
 mod apply;
+mod assist;
 mod batch;
+mod claim;
 mod direct;
 mod error;
+mod fresh;
 mod guest;
 mod log;
+mod members;
 mod merged;
+mod nearest;
+mod probe;
 mod read;
 mod schema;
+mod topology;
 mod work;
 
 use std::collections::BTreeMap;
@@ -21,21 +28,29 @@ use std::time::Duration;
 use bson::{Document, doc};
 use mongodb::options::{ClientOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession, Collection};
+use tokio::time::timeout;
 
 use crate::model::{Failure, Namespace, NodeName};
+use nearest::Nearest;
 
+pub use assist::{Greeting, Members, STATE_CHANGE, Sight};
 pub use batch::{Item, Place, Run, Session};
-pub use direct::Direct;
+pub use claim::{ClaimError, Claimed, Sign};
+pub use direct::{Direct, DirectError};
 pub use error::StoreError;
 pub use guest::Guest;
-pub use log::{Claimed, Seen, Standing, Tail};
-pub use read::Found;
+pub use log::{Seen, Standing, Tail};
+pub use members::MemberLook;
+pub use probe::{Look, Probe, members_of};
+pub use read::Question;
 pub use schema::{Entry, LogDocument, STAMP_FIELD};
 
 /// Every call to MongoDB ends after this long at the latest: the driver has no socket time-out.
 const CALL_MAX: Duration = Duration::from_secs(5);
 /// How long the driver looks for a primary or another fitting member.
 const SELECTION_MAX: Duration = Duration::from_secs(3);
+/// How often the driver looks whether a lost member is back. The others tell it of changes at once.
+const MEMBER_HEARTBEAT: Duration = Duration::from_secs(1);
 /// How many known collections are remembered; past that the memory is begun anew.
 const KNOWN_COLLECTIONS_MAX: usize = 10_000;
 
@@ -43,8 +58,13 @@ const KNOWN_COLLECTIONS_MAX: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Store {
     client: Client,
+    /// For short commands to members.
+    aside: Client,
     log: Collection<Document>,
     node: NodeName,
+    members: members::Members,
+    nearest: Nearest,
+    primary: topology::Primary,
     /// The collections met before, and whether they have a collation.
     known: Arc<Mutex<BTreeMap<Namespace, bool>>>,
 }
@@ -59,18 +79,27 @@ impl Store {
         options.app_name = Some(format!("drumline {node}"));
         options.server_selection_timeout = Some(SELECTION_MAX);
         options.connect_timeout.get_or_insert(SELECTION_MAX);
+        options.heartbeat_freq.get_or_insert(MEMBER_HEARTBEAT);
         // Retried by position and batch id instead: a hidden second try would blur what is known.
         options.retry_writes = Some(false);
         // A connection string may ask for secondaries or for less than a majority; order may not.
         options.selection_criteria = None;
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(WriteConcern::majority());
+        // Requests that wait for a connection must not make the members look silent.
+        let aside =
+            Client::with_options(options.clone()).map_err(StoreError::from_connection_string)?;
+        let (seen, primary) = topology::follow(&mut options);
         let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
         let log = client.database(schema::DATABASE).collection(schema::LOG);
         Ok(Self {
             client,
+            aside,
             log,
             node,
+            members: members::Members::new(seen.clone()),
+            nearest: Nearest::new(seen),
+            primary,
             known: Arc::default(),
         })
     }
@@ -79,7 +108,7 @@ impl Store {
     pub async fn prepare(&self) -> Result<(), StoreError> {
         self.create(schema::DATABASE, schema::LOG).await?;
         let database = self.client.database(schema::DATABASE);
-        bounded(async {
+        self.bounded(async {
             // The create command makes an index outside any batch. It is built at once: the log is
             // empty or has the index already.
             let indexes = doc! {
@@ -128,7 +157,8 @@ impl Store {
     async fn look_for_collation(&self, namespace: &Namespace) -> Result<Option<bool>, StoreError> {
         let database = self.client.database(namespace.database());
         let list = doc! { "listCollections": 1, "filter": {"name": namespace.collection()} };
-        let reply = bounded(async { database.run_command(list).await.map_err(StoreError::from) });
+        let reply =
+            self.bounded(async { database.run_command(list).await.map_err(StoreError::from) });
         let reply = reply.await?;
         let batch = reply.get_document("cursor").ok();
         let batch = batch.and_then(|cursor| cursor.get_array("firstBatch").ok());
@@ -147,11 +177,26 @@ impl Store {
         const NAMESPACE_EXISTS: i32 = 48;
         let create = doc! { "create": collection, "writeConcern": {"w": "majority"} };
         let database = self.client.database(database);
-        match bounded(async { database.run_command(create).await.map_err(StoreError::from) }).await
+        match self
+            .bounded(async { database.run_command(create).await.map_err(StoreError::from) })
+            .await
         {
             Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// Bounds a call to the primary by [`CALL_MAX`], and by that primary's tenure.
+    async fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.primary.bounded(CALL_MAX, call).await
+    }
+
+    /// Waits before a call is made again; no longer than until a member becomes primary.
+    pub async fn pause(&self, time: Duration) {
+        let _ = timeout(time, self.primary.next()).await;
     }
 
     async fn session(&self, snapshot: bool) -> Result<ClientSession, StoreError> {
@@ -160,13 +205,8 @@ impl Store {
             true => start.snapshot(true),
             false => start.causal_consistency(false),
         };
-        bounded(async { start.await.map_err(StoreError::from) }).await
+        within(CALL_MAX, async { start.await.map_err(StoreError::from) }).await
     }
-}
-
-/// Bounds a call to MongoDB by [`CALL_MAX`].
-async fn bounded<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    within(CALL_MAX, call).await
 }
 
 /// Bounds a call to MongoDB. After the time it is not known whether the call took effect.
@@ -174,7 +214,7 @@ async fn within<T>(
     time: Duration,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(time, call).await {
+    match timeout(time, call).await {
         Ok(result) => result,
         Err(_) => Err(StoreError::TimedOut(time)),
     }

@@ -15,10 +15,12 @@ pub const DATABASE: &str = policy::LOG_DATABASE;
 pub const LOG: &str = "log";
 /// Sessions of commands that append without a server, while they do.
 pub const GUESTS: &str = "guests";
+/// Signs of life of coordinators that some peer may be cut off from.
+pub const NODES: &str = "nodes";
 /// The field that carries a document's stamp.
 pub const STAMP_FIELD: &str = policy::STAMP_FIELD;
 
-/// The unique index over the request ids that clients gave (I5). It holds only those: the field is
+/// The unique index over the request ids that may come again (I5). It holds only those: the field is
 /// absent where there are none, and the index is sparse.
 pub fn indexes() -> Vec<Document> {
     vec![

@@ -4,6 +4,7 @@ mod arguments;
 mod clock;
 mod output;
 mod server;
+mod status;
 mod tries;
 
 use std::fs;
@@ -33,6 +34,9 @@ fn saved_clocks(sandbox: &Sandbox) -> Vec<i64> {
     let paths = files.map(|file| file.unwrap().path());
     let clocks = paths.filter(|path| path.extension().is_none());
     clocks
-        .map(|path| fs::read_to_string(path).unwrap().trim().parse().unwrap())
+        .map(|path| {
+            let text = fs::read_to_string(path).unwrap();
+            text.lines().next().unwrap().parse().unwrap()
+        })
         .collect()
 }

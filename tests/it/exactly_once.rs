@@ -120,6 +120,26 @@ fn another_payload_under_the_same_id_is_refused_and_not_done() {
 }
 
 #[test]
+fn an_id_is_the_same_at_every_node_whatever_quotes_it_has() {
+    let cluster = Cluster::shared();
+    Runtime::new().unwrap().block_on(async {
+        for id in ["plain", "\"quoted\"", "\"\"twice\"\"", "a\"b"] {
+            let mut stamps = Vec::new();
+            for node in &cluster.info.nodes {
+                let mut sender = Sender::new(cluster, "everywhere");
+                sender.http = Http::new(&node.url, &cluster.info.api_key);
+                let fields = json!({"document": {"by": id}});
+                let reply = sender.send(id, "insertOne", fields).await.expect(201);
+                stamps.push(reply.header("drumline-stamp").map(str::to_owned));
+            }
+            stamps.dedup();
+            assert_eq!(stamps.len(), 1, "{id}: {stamps:?}");
+        }
+        assert_eq!(Sender::new(cluster, "everywhere").count().await, 4);
+    });
+}
+
+#[test]
 fn tries_at_the_same_time_share_one_execution() {
     Runtime::new().unwrap().block_on(async {
         let sender = Sender::new(Cluster::shared(), "joined");

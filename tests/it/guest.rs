@@ -68,6 +68,8 @@ fn commands_work_on_a_fresh_replica_set_without_any_node() {
     let found = commands.lines(&["find", "solo.notes", "--sort", r#"{"_id": 1}"#]);
     assert_eq!((&found[0]["b"], &found[1]["a"]), (&json!(1), &json!(12)));
     assert_eq!(commands.lines(&["get", "solo.notes", "2"])[0]["a"], 12);
+    let causal = commands.lines(&["find", "solo.notes", "--read", "causal"]);
+    assert_eq!(causal.len(), 2);
     commands.lines(&["delete", "solo.notes", r#"{"_id": 2}"#]);
     let refused = commands.run(&["insert", "solo.notes", r#"{"_id": 1}"#]);
     assert_eq!(refused.status, 1, "{refused:?}");

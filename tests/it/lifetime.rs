@@ -57,7 +57,7 @@ fn a_killed_supervisor_leaves_no_process_and_its_data_starts_again() {
     sandbox.ok(&["up", "--name", "crash", "--base-port", "0", "--detach"]);
     let before = sandbox.info("crash");
     let folder = sandbox.cluster("crash");
-    assert_eq!(processes_in(&folder).len(), 4);
+    assert_eq!(processes_in(&folder).len(), 6);
     kill(supervisor_of(&folder), Signal::KILL);
     wait_until("all children end", || processes_in(&folder).is_empty());
     assert_eq!(sandbox.listed()[0]["state"], "stopped");

@@ -38,7 +38,7 @@ fn document_of(bytes: usize) -> Value {
 
 #[test]
 fn memory_is_small_at_rest_and_bounded_under_big_bodies_and_replies() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
     let node = cluster.node_pid(0);
     Runtime::new().unwrap().block_on(async {
         let http = Http::to(&cluster);
@@ -102,7 +102,7 @@ fn signal_members(cluster: &Cluster, signal: Signal) {
 
 #[test]
 fn while_mongodb_is_frozen_every_request_is_answered_in_time_and_the_node_recovers_alone() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
     Runtime::new().unwrap().block_on(async {
         let load = Load::new(&cluster, "load.frozen_members");
         let running = tokio::spawn({

@@ -8,8 +8,14 @@
 mod support;
 
 mod bad_input;
+mod causal;
+mod check;
 mod cli;
+mod compose;
+mod drill;
 mod exactly_once;
+mod faults;
+mod failover;
 mod fetch;
 mod foreign;
 mod guest;
@@ -20,6 +26,7 @@ mod order;
 mod readme;
 mod reads;
 mod refusals;
+mod status;
 mod takeover;
 mod types;
 mod up;

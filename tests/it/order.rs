@@ -48,7 +48,7 @@ fn two_hundred_clients_for_thirty_seconds_tell_one_story() {
 
 #[test]
 fn kill_nine_in_the_middle_of_load_loses_and_doubles_nothing() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
     runtime().block_on(async {
         let load = Load::new(&cluster, "load.killed");
         let running = tokio::spawn({
@@ -87,7 +87,7 @@ fn kill_nine_in_the_middle_of_load_loses_and_doubles_nothing() {
 
 #[test]
 fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
     let first = cluster.node_pid(0);
     runtime().block_on(async {
         let load = Load::new(&cluster, "load.frozen");

@@ -29,14 +29,14 @@ const END: &str = "\u{1}end ";
 
 /// A command and what the page says that the terminal then shows.
 #[derive(Debug, PartialEq)]
-struct Step {
+pub struct Step {
     line: usize,
-    command: String,
-    shown: String,
+    pub command: String,
+    pub shown: String,
 }
 
 /// The steps of all console blocks of a page.
-fn steps(page: &str) -> Vec<Step> {
+pub fn steps(page: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut inside = false;
     for (line, text) in (1..).zip(page.lines()) {
@@ -276,13 +276,17 @@ fn run(page: &str) -> Result<(), String> {
         })
         .collect();
     let sandbox = Sandbox::new();
-    let mut terminal = Terminal::open(&sandbox, &commands);
-    let result = steps.iter().try_for_each(|step| terminal.check(step));
-    drop(terminal);
+    let result = play(&sandbox, &steps, &commands);
     if result.is_err() {
         sandbox.stop_all();
     }
     result
+}
+
+/// Types the commands, one for each step, and compares.
+pub fn play(sandbox: &Sandbox, steps: &[Step], commands: &[String]) -> Result<(), String> {
+    let mut terminal = Terminal::open(sandbox, commands);
+    steps.iter().try_for_each(|step| terminal.check(step))
 }
 
 /// README.md and the pages that carry the marker.

@@ -130,7 +130,7 @@ fn reads_show_every_answered_write_of_the_node_and_of_guests() {
 
 #[test]
 fn a_deposed_node_shows_nothing_old() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
     Runtime::new().unwrap().block_on(async {
         let load = Load::new(&cluster, "reads.counter");
         let counter = Counter::new();

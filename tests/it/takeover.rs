@@ -25,7 +25,7 @@ const TRIES_MAX: usize = 20;
 
 #[test]
 fn a_node_killed_inside_a_transaction_is_followed_by_an_acknowledged_write_within_two_seconds() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
     Runtime::new().unwrap().block_on(async {
         let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
             .await

@@ -24,7 +24,7 @@ fn up_twice_is_the_same_cluster_and_keeps_its_data() {
         "the password is masked: {first:#?}"
     );
     let before = sandbox.info("kept");
-    assert_eq!((before.nodes.len(), before.members.len()), (1, 3));
+    assert_eq!((before.nodes.len(), before.members.len()), (3, 3));
     sandbox.ok(&["insert", "shop.orders", r#"{"item":"drum"}"#]);
 
     let second = sandbox.ok(&["up", "--name", "kept", "--detach"]);

@@ -4,10 +4,17 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use drumline::cluster::info::ClusterInfo;
 
+use tokio::time::timeout;
+
+use super::http::Http;
 use super::{Pid, Sandbox, wait_for};
+
+/// A frozen node never answers.
+const STATUS_MAX: Duration = Duration::from_secs(3);
 
 /// A running `drumline up --ephemeral` on free ports.
 #[derive(Debug)]
@@ -21,6 +28,8 @@ pub struct Cluster {
 
 impl Cluster {
     pub const NAME: &str = "test";
+    /// For tests of what a node does alone.
+    pub const ONE_NODE: [&str; 2] = ["--nodes", "1"];
 
     /// Starts a cluster with these further flags of `up`.
     pub fn start(flags: &[&str]) -> Self {
@@ -64,7 +73,7 @@ impl Cluster {
         }
     }
 
-    /// The cluster with one node that tests share which do not harm it.
+    /// The cluster with three nodes that tests share which do not harm it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(&[]))
@@ -72,14 +81,30 @@ impl Cluster {
 
     /// The pid of a node now: a node that was killed comes back with another.
     pub fn node_pid(&self, index: usize) -> Pid {
-        let info: ClusterInfo = serde_json::from_str(
-            &self
-                .sandbox
-                .ok(&["info", "--name", Self::NAME, "-o", "json"])
-                .stdout,
-        )
-        .unwrap();
-        info.nodes[index].pid
+        self.sandbox.info(Self::NAME).nodes[index].pid
+    }
+
+    /// The pid of a member now.
+    pub fn member_pid(&self, index: usize) -> Pid {
+        self.sandbox.info(Self::NAME).members[index].pid
+    }
+
+    /// Waits until a node that answers names a coordinator, and gives its index.
+    pub async fn coordinator(&self) -> usize {
+        super::eventually("a coordinator is named", async || {
+            for node in &self.info.nodes {
+                let http = Http::new(&node.url, &self.info.api_key);
+                let asked = timeout(STATUS_MAX, http.try_get("/status")).await;
+                let Ok(Ok(reply)) = asked else { continue };
+                let view = reply.json();
+                let mut nodes = self.info.nodes.iter();
+                if let Some(found) = nodes.position(|node| view["coordinator"] == node.name) {
+                    return Some(found);
+                }
+            }
+            None
+        })
+        .await
     }
 
     /// The pid of the member that is primary now.
@@ -93,11 +118,8 @@ impl Cluster {
             .await
             .unwrap();
         let primary = hello.get_str("primary").unwrap();
-        let member = self
-            .info
-            .members
-            .iter()
-            .find(|member| member.host == primary);
+        let info = self.sandbox.info(Self::NAME);
+        let member = info.members.iter().find(|member| member.host == primary);
         member.unwrap().pid
     }
 

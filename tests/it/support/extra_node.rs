@@ -1,7 +1,8 @@
 //! A node beside those of a cluster, as an operator might start one by mistake or on purpose.
 
-use std::fs::File;
-use std::process::{Child, Stdio};
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use super::{Cluster, Pid, wait_until};
 
@@ -11,28 +12,39 @@ pub struct ExtraNode {
     process: Child,
     pub url: String,
     address: String,
+    log: PathBuf,
 }
 
 impl ExtraNode {
     /// Starts a node that reaches MongoDB by this connection string.
     pub fn start(cluster: &Cluster, name: &str, mongodb_uri: &str) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        let address = free_address("127.0.0.1");
+        Self::start_with(cluster, name, mongodb_uri, &address, |_| {})
+    }
+
+    /// Starts a node at this address, with what `more` adds to its command.
+    pub fn start_with(
+        cluster: &Cluster,
+        name: &str,
+        mongodb_uri: &str,
+        address: &str,
+        more: impl FnOnce(&mut Command),
+    ) -> Self {
         let sandbox = cluster.sandbox();
-        let log = File::create(sandbox.path(&format!("{name}.log"))).unwrap();
-        let process = sandbox
-            .drumline(&["serve", "--name", name, "--listen", &address])
+        let log = sandbox.path(&format!("{name}-{address}.log"));
+        let file = File::options().create(true).append(true).open(&log);
+        let mut command = sandbox.drumline(&["serve", "--name", name, "--listen", address]);
+        command
             .env("DRUMLINE_MONGODB", mongodb_uri)
             .env("DRUMLINE_API_KEY", &cluster.info.api_key)
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .stderr(file.unwrap());
+        more(&mut command);
         Self {
-            process,
+            process: command.spawn().unwrap(),
             url: format!("http://{address}"),
-            address,
+            address: address.to_owned(),
+            log,
         }
     }
 
@@ -46,6 +58,17 @@ impl ExtraNode {
             std::net::TcpStream::connect(&self.address).is_ok()
         });
     }
+
+    /// Waits for its end, which a test has asked for.
+    pub fn until_ended(&mut self) {
+        let process = &mut self.process;
+        wait_until("the node ends", || process.try_wait().unwrap().is_some());
+    }
+
+    /// What it has logged, and those before it at its address.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
 }
 
 impl Drop for ExtraNode {
@@ -54,4 +77,10 @@ impl Drop for ExtraNode {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// An address on this host that nobody listens on.
+pub fn free_address(host: &str) -> String {
+    let listener = std::net::TcpListener::bind((host, 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
 }

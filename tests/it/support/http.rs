@@ -56,6 +56,16 @@ impl Http {
 
     /// A request whose body is written already, so that its time is the node's alone.
     pub async fn act_bytes(&self, action: &str, headers: &[(&str, &str)], body: Bytes) -> Reply {
+        self.try_act(action, headers, body).await.unwrap()
+    }
+
+    /// As above; an error if no reply comes.
+    pub async fn try_act(
+        &self,
+        action: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Reply, String> {
         let mut request = Request::post(format!("{}/action/{action}", self.url))
             .header("apiKey", &self.key)
             .header("content-type", "application/ejson")
@@ -64,17 +74,29 @@ impl Http {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::from(body)).unwrap();
-        self.send(request).await.unwrap()
+        self.send(request).await
     }
 
     /// The status of a GET; `None` if nobody answers.
     pub async fn status_of(&self, path: &str) -> Option<u16> {
-        let request = Request::builder()
-            .method(Method::GET)
-            .uri(format!("{}{path}", self.url))
-            .body(Full::default())
-            .unwrap();
-        self.send(request).await.ok().map(|reply| reply.status)
+        let reply = self.send(self.getting(path)).await;
+        reply.ok().map(|reply| reply.status)
+    }
+
+    /// A GET without the key.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(self.getting(path)).await.unwrap()
+    }
+
+    /// As [`Http::get`]; an error if no reply comes.
+    pub async fn try_get(&self, path: &str) -> Result<Reply, String> {
+        self.send(self.getting(path)).await
+    }
+
+    fn getting(&self, path: &str) -> Request<Full<Bytes>> {
+        let request = Request::builder().method(Method::GET);
+        let request = request.uri(format!("{}{path}", self.url));
+        request.body(Full::default()).unwrap()
     }
 
     /// Waits until the node is ready.

@@ -6,7 +6,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bson::{Document, doc};
-use drumline::model::{Failure, Namespace, NodeName, Outcome, RequestId, Write, WriteRequest};
+use drumline::model::{
+    Epoch, Failure, Namespace, NodeName, Outcome, RequestId, Write, WriteRequest,
+};
 use drumline::sequencer::{self, Handle};
 use drumline::store::{Claimed, Store};
 use futures_util::future::join_all;
@@ -35,7 +37,10 @@ impl Inside {
         store.prepare().await.unwrap();
         let (claims, inbox) = mpsc::channel(1);
         let handle = sequencer::spawn(store.clone(), name, inbox);
-        claims.send(store.claim().await.unwrap()).await.unwrap();
+        claims
+            .send(store.claim(Epoch::ZERO).await.unwrap())
+            .await
+            .unwrap();
         while handle.progress().epoch.is_none() {
             tokio::task::yield_now().await;
         }
@@ -65,7 +70,7 @@ impl Inside {
         let requests = std::iter::once(request(&plug, first))
             .chain(writes.into_iter().map(|write| request(namespace, write)));
         let mut waiting: Vec<Pin<Box<_>>> = requests
-            .map(|request| Box::pin(self.handle.submit(request, deadline)))
+            .map(|request| Box::pin(self.handle.submit(request.into(), deadline)))
             .collect();
         // The first poll puts each of them into the queue.
         poll_fn(|context| {

@@ -97,6 +97,8 @@ pub struct Load {
     key: Secret,
     pub namespace: Namespace,
     stop: Arc<AtomicBool>,
+    /// A client's pause after each request.
+    pace: Duration,
 }
 
 impl Load {
@@ -109,12 +111,25 @@ impl Load {
             key: Secret::new(cluster.info.api_key.clone()),
             namespace: Namespace::parse(namespace).unwrap(),
             stop: Arc::default(),
+            pace: Duration::ZERO,
         }
+    }
+
+    /// The same load with this pause after each of a client's requests.
+    pub fn paced(mut self, pace: Duration) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// The same load through this server alone.
     pub fn through(mut self, url: &str) -> Self {
         self.servers = vec![ServerUrl::parse(url).unwrap()];
+        self
+    }
+
+    /// The same load through these servers.
+    pub fn through_all(mut self, urls: impl Iterator<Item = String>) -> Self {
+        self.servers = urls.map(|url| ServerUrl::parse(&url).unwrap()).collect();
         self
     }
 
@@ -138,7 +153,11 @@ impl Load {
         records
     }
 
-    async fn one_client(self, number: u64) -> Vec<Record> {
+    async fn one_client(mut self, number: u64) -> Vec<Record> {
+        // Each begins with another server, so that requests are passed on.
+        let servers = self.servers.len();
+        self.servers
+            .rotate_left(usize::try_from(number).unwrap() % servers);
         let client = self.client(Duration::from_secs(8));
         let clock = Clock::default();
         let mut records = Vec::new();
@@ -147,6 +166,9 @@ impl Load {
             step += 1;
             let op = choose(number, step);
             records.push(self.one_request(&client, &clock, op).await);
+            if !self.pace.is_zero() {
+                tokio::time::sleep(self.pace).await;
+            }
         }
         records
     }

@@ -2,16 +2,24 @@
 
 pub mod audit;
 mod cluster;
+pub mod docker;
 pub mod extra_node;
 mod files;
+#[allow(dead_code, reason = "tests/mutants.rs uses it")]
+pub mod history;
 pub mod http;
 pub mod inside;
+pub mod line;
 pub mod load;
 pub mod mix;
+pub mod passing;
 pub mod processes;
 pub mod proxy;
 mod sandbox;
+mod stand_in;
 pub mod transactions;
+pub mod trio;
+pub mod under_load;
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +29,8 @@ pub use processes::{Pid, alive, kill, kill_group, processes_in};
 pub use sandbox::{Outcome, SMALL, Sandbox, up};
 
 /// Long enough for a loaded machine: a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const POLL: Duration = Duration::from_millis(20);
 
 /// Waits until `condition` gives a value; fails the test with `why` if that takes too long.
 #[track_caller]
@@ -42,4 +50,23 @@ pub fn wait_for<T>(why: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub fn wait_until(why: &str, mut condition: impl FnMut() -> bool) {
     wait_for(why, || condition().then_some(()));
+}
+
+/// As [`wait_for`], for a condition that has to ask somebody.
+pub async fn eventually<T>(why: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    waited.unwrap_or_else(|_| panic!("waited in vain: {why}"))
+}
+
+/// A number from the environment, for runs that are longer than usual or are to be repeated.
+pub fn setting(name: &str, default: u64) -> u64 {
+    drumline::config::env(name).map_or(default, |value| value.parse().unwrap())
 }

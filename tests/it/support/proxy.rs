@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use bson::doc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -20,6 +21,8 @@ pub struct Proxy {
 struct Faults {
     /// How many replies to commits are still to be lost.
     losses: AtomicU32,
+    /// How many of them are still to be replaced.
+    interruptions: AtomicU32,
     /// Whether commits are kept from the server.
     hold: AtomicBool,
     held: AtomicBool,
@@ -43,9 +46,7 @@ impl Proxy {
 
     /// A connection string that leads through this proxy only, with the credentials of `uri`.
     pub fn uri(&self, uri: &str) -> String {
-        let (credentials, _) = uri.split_once('@').unwrap();
-        let address = &self.address;
-        format!("{credentials}@{address}/?directConnection=true&authSource=admin")
+        direct(uri, &self.address)
     }
 
     /// Lets this many commits through to the server and loses their replies with the connections.
@@ -54,9 +55,16 @@ impl Proxy {
     }
 
     /// Whether all that were to be lost are lost.
-    #[allow(dead_code, reason = "tests/mutants.rs waits for it")]
+    #[allow(dead_code, reason = "not all who share this wait for it")]
     pub fn all_lost(&self) -> bool {
         self.faults.losses.load(Ordering::SeqCst) == 0
+    }
+
+    /// Lets this many commits through to the server and tells that a change of its state interrupted
+    /// them, as a server does that steps down while it waits for a majority.
+    #[allow(dead_code, reason = "tests/mutants.rs uses it")]
+    pub fn interrupt_commits(&self, count: u32) {
+        self.faults.interruptions.store(count, Ordering::SeqCst);
     }
 
     /// Keeps every commit from now on from the server.
@@ -70,10 +78,17 @@ impl Proxy {
     }
 }
 
+/// A connection string that leads to this address alone, with the credentials of `uri`.
+pub fn direct(uri: &str, address: &str) -> String {
+    let (credentials, _) = uri.split_once('@').unwrap();
+    format!("{credentials}@{address}/?directConnection=true&authSource=admin")
+}
+
 /// Forwards both ways until one side ends, or until a reply is to be lost.
 async fn forward(mut client: TcpStream, mut server: TcpStream, faults: Arc<Faults>) {
     let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut lose = false;
+    let mut interrupt = false;
     loop {
         tokio::select! {
             read = client.read(&mut up) => {
@@ -85,15 +100,39 @@ async fn forward(mut client: TcpStream, mut server: TcpStream, faults: Arc<Fault
                     return std::future::pending().await;
                 }
                 lose |= commit && take_one(&faults.losses);
+                interrupt = commit && take_one(&faults.interruptions);
                 if server.write_all(bytes).await.is_err() { return }
             }
             read = server.read(&mut down) => {
                 let Ok(count @ 1..) = read else { return };
                 // The server has done it; the client never hears of it.
-                if lose || client.write_all(&down[..count]).await.is_err() { return }
+                if lose { return }
+                let reply = match std::mem::take(&mut interrupt) {
+                    true => interrupted(&down[..count]),
+                    false => down[..count].to_vec(),
+                };
+                if client.write_all(&reply).await.is_err() { return }
             }
         }
     }
+}
+
+/// An error in place of this reply.
+fn interrupted(reply: &[u8]) -> Vec<u8> {
+    const HEADER_BYTES: usize = 16;
+    const LENGTH_BYTES: usize = 4;
+    /// No flags, then a section of the kind that is one document.
+    const LEAD: [u8; 5] = [0; 5];
+    let error = doc! {
+        "ok": 0.0,
+        "code": 11602,
+        "codeName": "InterruptedDueToReplStateChange",
+        "errmsg": "operation was interrupted",
+    };
+    let error = bson::serialize_to_vec(&error).unwrap();
+    let length = HEADER_BYTES + LEAD.len() + error.len();
+    let length = i32::try_from(length).unwrap().to_le_bytes();
+    [&length, &reply[LENGTH_BYTES..HEADER_BYTES], &LEAD, &error].concat()
 }
 
 fn take_one(losses: &AtomicU32) -> bool {

@@ -1,0 +1,364 @@
+//! One run: load, calm, the fault, its end, calm again, and a look at everything that was written.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bson::Bson;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::confirm::confirm;
+use super::dice::Dice;
+use super::engine::{Plan, Told};
+use super::fault::{Act, Effect};
+use super::load::{self, Ended, Load};
+use super::measure;
+use super::report::{Confirmation, Outage, Run, Verdict};
+use super::scenario::{Fault, HOLD_AFTER_SERVICE, HOLD_MAX};
+use super::site::Site;
+use super::timeline::{Moments, Timeline};
+use super::watch::Watch;
+use crate::bench;
+use crate::check::record::{Recorder, monotonic_ns};
+use crate::client::Clock;
+use crate::model::Namespace;
+
+/// The load warms up for this long before the fault may come.
+const CALM_MIN: Duration = Duration::from_millis(1_500);
+/// The fault comes at a random moment of this time after the calm, to meet whatever is periodic.
+const PHASE_MS: u64 = 1_000;
+/// How often the progress is told.
+const PROGRESS: Duration = Duration::from_millis(200);
+/// One request to read the log, or to remove what a run has written.
+const CALL_MAX: Duration = Duration::from_secs(60);
+/// Documents of the log that one request asks for.
+const LOG_PAGE: u32 = 100;
+
+/// What a run leaves on disk.
+#[derive(Debug, Clone)]
+pub struct Files {
+    pub history: PathBuf,
+    /// Not written without nodes.
+    pub log: PathBuf,
+}
+
+/// The check of a majority-loss drill.
+const FALSE_ACKNOWLEDGEMENT: &str = "no acknowledgement without a majority";
+
+/// When the fault was done and taken back, and what was seen meanwhile.
+struct Happened {
+    fault_ns: u64,
+    heal_ns: u64,
+    confirmation: Confirmation,
+}
+
+/// Does run `number`. `told` hears of each step.
+pub async fn run(
+    site: &Site,
+    plan: &Plan,
+    number: usize,
+    files: &Files,
+    told: &(dyn Fn(Told<'_>) + Sync),
+) -> Result<Run, String> {
+    let seed = Dice::part(plan.seed, number as u64).next();
+    let mut dice = Dice::new(seed);
+    let fault = plan.fault.draw(plan.direct, &mut dice);
+    site.wait_until_well().await?;
+    let log_from = log_end(site).await?.max(1);
+    let namespace = fresh_namespace()?;
+    let (history, writer) = Recorder::create(&files.history).map_err(|error| error.to_string())?;
+    let watch = Watch::begin(&site.uri, &site.members, &site.nodes)?;
+    let load_plan = load::Plan {
+        clients: plan.clients,
+        rate: plan.rate,
+        seed,
+        namespace: namespace.clone(),
+        route: site.route(plan.direct).await?,
+    };
+    told(Told::Step("load"));
+    let load = Load::begin(&load_plan, &history)?;
+    let start_ns = load.start_ns();
+    let phase = Duration::from_millis(dice.below(PHASE_MS));
+    let (act, happened) = tokio::select! {
+        done = under_load(site, plan, fault, phase, &load, &watch, told) => done?,
+        () = tell_progress(&load, told) => return Err("the progress ended before the run".into()),
+    };
+
+    let ended = load.end().await?;
+    let end_ns = monotonic_ns();
+    site.wait_until_well().await?;
+    let timeline = watch.timeline();
+    drop(watch);
+    told(Told::Step("reading back all that was written"));
+    let mut run = describe(
+        &act,
+        fault,
+        &happened,
+        &ended,
+        &timeline,
+        (start_ns, end_ns),
+    );
+    run.number = number;
+    run.seed = seed;
+    if plan.fault == Fault::Random {
+        let drawn = format!("drawn: {}", fault.name());
+        run.confirmation.evidence.insert(0, drawn);
+    }
+    let unread = ended.read_all(&history).await?;
+    drop(history);
+    writer.finish().map_err(|error| error.to_string())?;
+    if unread > 0 {
+        return Err(format!(
+            "{unread} of the keys that were written could not be read at the end"
+        ));
+    }
+    if !plan.direct && !site.nodes.is_empty() {
+        record_log(site, log_from, &files.log).await?;
+    }
+    if !site.is_throwaway() {
+        told(Told::Step("removing what was written"));
+        clean_up(site, plan, &namespace, load_plan.rate, end_ns - start_ns).await?;
+    }
+    Ok(run)
+}
+
+/// Calm, the fault, and calm again.
+async fn under_load<'a>(
+    site: &'a Site,
+    plan: &Plan,
+    fault: Fault,
+    phase: Duration,
+    load: &Load,
+    watch: &Watch,
+    told: &(dyn Fn(Told<'_>) + Sync),
+) -> Result<(Act<'a>, Happened), String> {
+    let began = Instant::now();
+    sleep(calm(plan) + phase).await;
+    let act = Act::prepare(site, fault, plan.aim, watch).await?;
+    told(Told::Step(&format!("{}: {}", fault.name(), names(&act))));
+    let happened = harm(&act, fault, load, watch).await?;
+    told(Told::Step("taken back"));
+    load.catch_up().await;
+    sleep(calm(plan)).await;
+    sleep(plan.length.saturating_sub(began.elapsed())).await;
+    Ok((act, happened))
+}
+
+async fn tell_progress(load: &Load, told: &(dyn Fn(Told<'_>) + Sync)) {
+    loop {
+        sleep(PROGRESS).await;
+        told(Told::Progress(&load.progress()));
+    }
+}
+
+/// Does the fault, and takes it back when the service has done without the victim for a while.
+async fn harm(act: &Act<'_>, fault: Fault, load: &Load, watch: &Watch) -> Result<Happened, String> {
+    watch.sharpen(true);
+    let fault_ns = monotonic_ns();
+    load.pulse().arm(fault_ns);
+    let done = Instant::now();
+    act.inject().await?;
+    let mut effects = act.effects("right after it", watch).await;
+    let hold_max = HOLD_MAX.saturating_sub(done.elapsed());
+    if !fault.counts_from_healing() && timeout(hold_max, load.pulse().beat()).await.is_ok() {
+        sleep(HOLD_AFTER_SERVICE).await;
+    }
+    sleep(fault.hold_min().saturating_sub(done.elapsed())).await;
+    effects.extend(second_look(act, fault, watch).await);
+    let after = watch.situation();
+    let heal_ns = monotonic_ns();
+    if fault.counts_from_healing() {
+        load.pulse().arm(heal_ns);
+    }
+    act.heal().await?;
+    // One that does not come back is told by the figures.
+    let _ = timeout(HOLD_MAX, load.pulse().beat()).await;
+    watch.sharpen(false);
+    Ok(Happened {
+        fault_ns,
+        heal_ns,
+        confirmation: confirm(&effects, &act.before, &after),
+    })
+}
+
+/// A fault must have lasted until it was taken back. A step-down and a restart have ended by themselves.
+async fn second_look(act: &Act<'_>, fault: Fault, watch: &Watch) -> Vec<Effect> {
+    if fault.is_a_command() || fault == Fault::RestartRolling {
+        return Vec::new();
+    }
+    act.effects("at its end", watch).await
+}
+
+fn names(act: &Act<'_>) -> String {
+    let names = act.victims.iter().map(|victim| victim.name.as_str());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The time of load before the fault, and after it.
+fn calm(plan: &Plan) -> Duration {
+    CALM_MIN.max(plan.length / 4)
+}
+
+fn describe(
+    act: &Act<'_>,
+    fault: Fault,
+    happened: &Happened,
+    ended: &Ended,
+    timeline: &Timeline,
+    (start_ns, end_ns): (u64, u64),
+) -> Run {
+    let micros = |ns: u64| {
+        let us = ns.saturating_sub(start_ns) / 1_000;
+        u32::try_from(us).unwrap_or(u32::MAX)
+    };
+    let (fault_us, heal_us, end_us) = (
+        micros(happened.fault_ns),
+        micros(happened.heal_ns),
+        micros(end_ns),
+    );
+    let origin_us = if fault.counts_from_healing() {
+        heal_us
+    } else {
+        fault_us
+    };
+    let samples = &ended.samples;
+    let gap = measure::gap(samples, fault_us, origin_us, end_us);
+    let moments = moments(act, fault, happened, timeline);
+    let mut checks = Vec::new();
+    if fault == Fault::MajorityLoss {
+        checks.push(no_false_acknowledgement(ended, fault_us, heal_us));
+    }
+    Run {
+        number: 0,
+        seed: 0,
+        length_ms: measure::millis(end_us),
+        fault_from_ms: measure::millis(fault_us),
+        fault_to_ms: measure::millis(heal_us),
+        victims: act.victims.iter().map(|v| v.name.clone()).collect(),
+        confirmation: happened.confirmation.clone(),
+        outage: Outage {
+            from_its_end: fault.counts_from_healing(),
+            ..measure::outage(&gap, origin_us, start_ns, moments)
+        },
+        counts: measure::counts(samples, ended.unsent),
+        buckets: measure::buckets(samples, end_us),
+        latency: measure::phases(samples, fault_us, &gap),
+        slowest: measure::slowest(samples),
+        members: timeline.member_lanes(start_ns, end_ns),
+        nodes: timeline.node_lanes(start_ns, end_ns),
+        checks,
+    }
+}
+
+/// The moments of the elections that the fault made necessary.
+fn moments(act: &Act<'_>, fault: Fault, happened: &Happened, timeline: &Timeline) -> Moments {
+    if fault.counts_from_healing() {
+        return timeline.election(&act.before, happened.heal_ns);
+    }
+    let election = || timeline.election(&act.before, happened.fault_ns);
+    let claim = || timeline.claim(&act.before, happened.fault_ns);
+    match (act.hits_the_primary(), act.hits_the_coordinator()) {
+        (true, false) => election(),
+        (false, true) => claim(),
+        (true, true) => {
+            let (election, claim) = (election(), claim());
+            Moments {
+                detected_ns: first(election.detected_ns, claim.detected_ns),
+                elected_ns: election
+                    .elected_ns
+                    .zip(claim.elected_ns)
+                    .map(|(a, b)| a.max(b)),
+                recovered_ns: election.recovered_ns,
+            }
+        }
+        (false, false) => Moments::default(),
+    }
+}
+
+fn first(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Without a majority no write that was sent meanwhile can be acknowledged.
+fn no_false_acknowledgement(ended: &Ended, fault_us: u32, heal_us: u32) -> Verdict {
+    let within = |sample: &&load::Sample| {
+        sample.is_write
+            && sample.outcome == crate::check::history::Outcome::Ok
+            && sample.sent_us >= fault_us + ENDING_US
+            && sample.returned_us < heal_us
+    };
+    let count = ended.samples.iter().filter(within).count();
+    Verdict {
+        name: FALSE_ACKNOWLEDGEMENT.into(),
+        holds: count == 0,
+        detail: format!("{count} writes acknowledged while two of three members were away"),
+    }
+}
+
+/// A killed process may take this long to be gone; what it has sent may be acknowledged.
+const ENDING_US: u32 = 200_000;
+
+/// The end of the log before the run: what its first reads may show.
+async fn log_end(site: &Site) -> Result<i64, String> {
+    if site.nodes.is_empty() {
+        return Ok(0);
+    }
+    let view = site.client(CALL_MAX)?.status().await;
+    let view = view.map_err(|error| error.to_string())?;
+    Ok(view.position.unwrap_or(0))
+}
+
+/// Writes the log's documents from a position on, one a line, as `drumline log -o jsonl` prints them.
+async fn record_log(site: &Site, mut from: i64, path: &Path) -> Result<(), String> {
+    let fail = |error: &dyn std::fmt::Display| format!("cannot record the log: {error}");
+    let client = site.client(CALL_MAX)?;
+    let file = File::create(path).map_err(|error| fail(&error))?;
+    let mut out = BufWriter::new(file);
+    let clock = Clock::default();
+    loop {
+        let page = client.log(from, LOG_PAGE, &clock).await;
+        let page = page.map_err(|error| fail(&error))?;
+        let Some(last) = page.last() else {
+            return out.flush().map_err(|error| fail(&error));
+        };
+        let last = last.get_i64("_id").map_err(|error| fail(&error))?;
+        from = last + 1;
+        for document in page {
+            let line = Bson::Document(document).into_relaxed_extjson();
+            writeln!(out, "{line}").map_err(|error| fail(&error))?;
+        }
+    }
+}
+
+fn fresh_namespace() -> Result<Namespace, String> {
+    let random = bson::Uuid::new().to_string();
+    Namespace::new("drill", &format!("run_{}", &random[..8])).map_err(|error| error.to_string())
+}
+
+/// Removes the documents of a run from a cluster that stays.
+async fn clean_up(
+    site: &Site,
+    plan: &Plan,
+    namespace: &Namespace,
+    rate: u32,
+    length_ns: u64,
+) -> Result<(), String> {
+    let route = site.route(plan.direct).await?;
+    match route {
+        super::worker::Route::Direct(direct) => {
+            let dropped = direct.drop_collection(namespace).await;
+            dropped.map_err(|error| error.to_string())
+        }
+        super::worker::Route::Servers { .. } => {
+            let numbers = u64::from(rate) * (length_ns / 1_000_000_000 + 1);
+            let keys = i64::try_from(numbers).unwrap_or(i64::MAX) + super::mix::REGISTERS;
+            let client = site.client(CALL_MAX)?;
+            let removed = bench::remove(&client, namespace, keys).await;
+            removed.map_err(|error| error.to_string())
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The cluster that is drilled: how to reach it, and which of its processes can be harmed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::scenario::Fault;
+use super::watch::NodeAddress;
+use super::worker::Route;
+use crate::client::Client;
+use crate::cluster::info::ClusterInfo;
+use crate::cluster::{ClusterName, Handles, Throwaway};
+use crate::config::{Secret, ServerUrl};
+use crate::store::{Direct, Probe, members_of};
+
+/// How long a cluster may take to be well again after a drill.
+const WELL_MAX: Duration = Duration::from_secs(90);
+const WELL_POLL: Duration = Duration::from_millis(100);
+/// All is well when nobody has changed whom it copies from for this long: nodes that help MongoDB put that in
+/// order after a fault, and a fault in the middle of it is another fault.
+const SETTLED: Duration = Duration::from_secs(3);
+/// Some sets never come to rest.
+const SETTLED_MAX: Duration = Duration::from_secs(15);
+const NODE_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// A secondary has caught up if its last write is at most this many seconds older than the primary's.
+const LAG_MAX: u32 = 1;
+
+/// From whom each member copies the oplog, by host.
+type Sources = BTreeMap<String, Option<String>>;
+
+/// A cluster, and the way to it.
+#[derive(Debug)]
+pub struct Site {
+    /// What it is, in words.
+    pub target: String,
+    pub uri: Secret,
+    pub members: Vec<String>,
+    pub nodes: Vec<NodeAddress>,
+    pub key: Option<Secret>,
+    /// `None`: it can be asked, and none of its processes touched.
+    pub handles: Option<Handles>,
+    /// A member was cut off at some time.
+    was_cut: AtomicBool,
+    throwaway: Option<Throwaway>,
+}
+
+impl Site {
+    /// Cuts a member off. Whatever happens then, [`Site::restore`] takes it back.
+    pub fn cut(&self, handles: &Handles, member: &str) -> Result<(), String> {
+        self.was_cut.store(true, Ordering::Relaxed);
+        handles.cut(member).map_err(|error| error.to_string())
+    }
+
+    /// Starts a cluster for this drill alone.
+    pub async fn throw_away(nodes: usize, fault: Fault) -> Result<Self, String> {
+        let more: &[OsString] = match fault {
+            Fault::Isolate => &["--can-be-cut".into()],
+            _ => &[],
+        };
+        let started = Throwaway::start(nodes, more).await;
+        let throwaway = started.map_err(|error| error.to_string())?;
+        let target = format!("a throw-away cluster of 3 members and {nodes} nodes");
+        let info = throwaway.info.clone();
+        let mut site = Self::local(target, info, throwaway.handles.clone())?;
+        site.throwaway = Some(throwaway);
+        Ok(site)
+    }
+
+    /// Whether a cluster of that name goes with the drill that started it.
+    pub fn is_of_a_drill(name: &str) -> bool {
+        Throwaway::is_named(name)
+    }
+
+    /// Any replica set. None of its processes is touched, and no node stands in front of it.
+    pub async fn replica_set(uri: &Secret) -> Result<Self, String> {
+        let members = members_of(uri.expose())
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            target: format!("the replica set of {}", members.join(", ")),
+            uri: uri.clone(),
+            members,
+            nodes: Vec::new(),
+            key: None,
+            handles: None,
+            was_cut: AtomicBool::new(false),
+            throwaway: None,
+        })
+    }
+
+    /// A cluster that `drumline up` runs.
+    pub fn running(name: &str) -> Result<Self, String> {
+        let name = ClusterName::parse(name).map_err(|error| error.to_string())?;
+        let (handles, info) = Handles::open(&name).map_err(|error| error.to_string())?;
+        Self::local(format!("the cluster '{name}'"), info, handles)
+    }
+
+    fn local(target: String, info: ClusterInfo, handles: Handles) -> Result<Self, String> {
+        let nodes = info.nodes.iter().map(|node| {
+            Ok(NodeAddress {
+                name: node.name.clone(),
+                url: ServerUrl::parse(&node.url)?,
+            })
+        });
+        Ok(Self {
+            target,
+            uri: Secret::new(info.mongodb_uri),
+            members: info.members.into_iter().map(|member| member.host).collect(),
+            nodes: nodes.collect::<Result<_, String>>()?,
+            key: Some(Secret::new(info.api_key)),
+            handles: Some(handles),
+            was_cut: AtomicBool::new(false),
+            throwaway: None,
+        })
+    }
+
+    /// Whether it goes with the drill.
+    pub const fn is_throwaway(&self) -> bool {
+        self.throwaway.is_some()
+    }
+
+    /// The way of the load.
+    pub async fn route(&self, direct: bool) -> Result<Route, String> {
+        if direct {
+            let connected = Direct::as_shipped(self.uri.expose()).await;
+            return connected
+                .map(Route::Direct)
+                .map_err(|error| error.to_string());
+        }
+        Ok(Route::Servers {
+            urls: self.nodes.iter().map(|node| node.url.clone()).collect(),
+            key: self.key.clone(),
+        })
+    }
+
+    /// A client of its nodes for all but the load.
+    pub fn client(&self, timeout: Duration) -> Result<Client, String> {
+        let urls = self.nodes.iter().map(|node| node.url.clone()).collect();
+        Client::new(urls, self.key.as_ref(), timeout).map_err(|error| error.to_string())
+    }
+
+    /// The versions of what is drilled.
+    pub async fn mongodb_version(&self) -> Option<String> {
+        self.any_probe().await?.version().await.ok()
+    }
+
+    pub async fn election_timeout(&self) -> Option<Duration> {
+        self.any_probe().await?.election_timeout().await.ok()?
+    }
+
+    /// All members but this one.
+    pub fn members_but<'a>(&'a self, host: &'a str) -> impl Iterator<Item = String> + 'a {
+        let members = self.members.iter();
+        members.filter(move |other| *other != host).cloned()
+    }
+
+    async fn any_probe(&self) -> Option<Probe> {
+        let host = self.members.first()?;
+        Probe::open(self.uri.expose(), host).await.ok()
+    }
+
+    /// Waits until all members are primary or secondary and have caught up, all nodes agree, and the
+    /// members have settled from whom they copy.
+    pub async fn wait_until_well(&self) -> Result<(), String> {
+        let began = Instant::now();
+        let end = began + WELL_MAX;
+        let mut last = (began, None);
+        loop {
+            let now = Instant::now();
+            let why = match self.well().await {
+                Ok(sources) => {
+                    if last.1.as_ref() != Some(&sources) {
+                        last = (now, Some(sources));
+                    }
+                    let settled = now >= last.0 + SETTLED || now > began + SETTLED_MAX;
+                    if settled || self.nodes.is_empty() {
+                        return Ok(());
+                    }
+                    "members change from whom they copy".to_owned()
+                }
+                Err(why) => why,
+            };
+            if now > end {
+                return Err(format!(
+                    "waited {} s in vain until all is well: {why}",
+                    WELL_MAX.as_secs()
+                ));
+            }
+            sleep(WELL_POLL).await;
+        }
+    }
+
+    /// If all is well, from whom each member copies.
+    async fn well(&self) -> Result<Sources, String> {
+        let mut looks = Vec::new();
+        for host in &self.members {
+            let probe = Probe::open(self.uri.expose(), host).await;
+            let probe = probe.map_err(|error| format!("{host}: {error}"))?;
+            let look = probe.look().await;
+            looks.push((host, look.map_err(|error| format!("{host}: {error}"))?));
+        }
+        let primaries = looks.iter().filter(|(_, look)| look.state == "primary");
+        let Some(newest) = primaries.map(|(_, look)| look.applied.0).max() else {
+            return Err("there is no primary".into());
+        };
+        for (host, look) in &looks {
+            if look.state != "primary" && look.state != "secondary" {
+                return Err(format!("{host} is neither primary nor secondary"));
+            }
+            if look.applied.0 + LAG_MAX < newest {
+                return Err(format!("{host} lags"));
+            }
+        }
+        self.nodes_agree().await
+    }
+
+    async fn nodes_agree(&self) -> Result<Sources, String> {
+        let mut sources = Sources::new();
+        let mut coordinator: Option<String> = None;
+        for node in &self.nodes {
+            let client = Client::new(vec![node.url.clone()], None, NODE_WAIT_MAX);
+            let client = client.map_err(|error| error.to_string())?;
+            let view = client.look().await;
+            let view = view.map_err(|error| format!("{}: {error}", node.name))?;
+            if let Some(trouble) = view.troubles().first() {
+                return Err(format!("{} says: {trouble}", node.name));
+            }
+            let theirs = view.coordinator;
+            if coordinator.is_some() && coordinator != theirs {
+                return Err("the nodes do not agree on a coordinator".into());
+            }
+            coordinator = theirs;
+            let members = view.members.into_iter();
+            sources = members.map(|m| (m.host, m.sync_source)).collect();
+        }
+        Ok(sources)
+    }
+
+    /// Takes back whatever a fault has left: wakes what is frozen, lets go of what is held. May be
+    /// called at any time.
+    pub fn restore(&self) {
+        let Some(handles) = &self.handles else {
+            return;
+        };
+        for child in handles.children() {
+            handles.release(&child);
+            if self.was_cut.load(Ordering::Relaxed) {
+                handles.rejoin(&child);
+            }
+            if let Some(process) = handles.process(&child)
+                && process.state() == Some('T')
+            {
+                process.signal(Signal::CONT);
+            }
+        }
+    }
+
+    /// Restores the cluster, and stops it if it is the drill's own.
+    pub async fn leave(mut self) -> Result<(), String> {
+        self.restore();
+        match self.throwaway.take() {
+            Some(throwaway) => throwaway.end().await.map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+}

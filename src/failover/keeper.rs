@@ -1,0 +1,185 @@
+//! Keeps a successor ready, from the coordinator: the sync chain stands, and a member that loses its
+//! sync source gets another one at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, info};
+
+use super::chain::{self, Change};
+use crate::election::Leadership;
+use crate::job::{Job, working};
+use crate::metrics::Metrics;
+use crate::model::Role;
+use crate::store::{MemberLook, Members, Store, StoreError};
+
+/// How often the members are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the members are left alone after a sync source was changed. Doubled each time, up to
+/// [`REST_MAX`], until the chain stands: a member that rests tells no source.
+const REST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(64);
+
+pub struct Keeper {
+    store: Store,
+    members: Members,
+    leadership: watch::Receiver<Leadership>,
+    metrics: Metrics,
+    /// May set a member's parameters.
+    sets: bool,
+    /// From whom each member copied at the last look.
+    sources: BTreeMap<String, String>,
+    /// The members that wait for word of another sync source.
+    patient: BTreeSet<String>,
+    rest: Duration,
+    rests_until: Instant,
+}
+
+impl Keeper {
+    pub fn new(
+        store: Store,
+        leadership: watch::Receiver<Leadership>,
+        metrics: Metrics,
+        sets: bool,
+    ) -> Self {
+        Self {
+            members: store.topology(),
+            store,
+            leadership,
+            metrics,
+            sets,
+            sources: BTreeMap::new(),
+            patient: BTreeSet::new(),
+            rest: REST,
+            rests_until: Instant::now(),
+        }
+    }
+
+    /// Ends with the node.
+    pub async fn run(mut self) {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look: Job<Vec<MemberLook>> = None;
+        loop {
+            tokio::select! {
+                members = working(&mut look) => self.looked(&members).await,
+                changed = self.members.changed() => match changed {
+                    true => self.changed().await,
+                    false => return,
+                },
+                _ = looks.tick() => {
+                    if look.is_none() && self.leads() {
+                        let store = self.store.clone();
+                        look = Some(async move { store.members().await }.boxed());
+                    }
+                }
+            }
+        }
+    }
+
+    /// One node is enough, and two might contradict each other for a moment.
+    fn leads(&self) -> bool {
+        self.leadership.borrow().role == Role::Coordinator
+    }
+
+    async fn looked(&mut self, members: &[MemberLook]) {
+        if !self.leads() {
+            self.sources.clear();
+            self.patient.clear();
+            return;
+        }
+        self.sources = members
+            .iter()
+            .filter_map(|member| Some((member.host.clone(), member.sync_source.clone()?)))
+            .collect();
+        self.make_patient(members).await;
+        match chain::plan(members) {
+            None => self.rest = REST,
+            Some(_) if Instant::now() < self.rests_until => {}
+            Some(change) => {
+                self.rests_until = Instant::now() + self.rest;
+                self.rest = REST_MAX.min(self.rest * 2);
+                if let Some(primary) = members.iter().find(|member| member.state == "primary") {
+                    self.change(&primary.host, &change, "the successor is to be copied from")
+                        .await;
+                }
+            }
+        }
+    }
+
+    /// A member forgets it when it restarts.
+    async fn make_patient(&mut self, members: &[MemberLook]) {
+        let up = |member: &&MemberLook| matches!(&*member.state, "primary" | "secondary");
+        let up: BTreeSet<_> = members.iter().filter(up).map(|m| m.host.clone()).collect();
+        self.patient.retain(|host| up.contains(host));
+        if !self.sets {
+            return;
+        }
+        for host in up {
+            if self.patient.contains(&host) {
+                continue;
+            }
+            match self.store.make_patient(&host).await {
+                Ok(()) => {
+                    self.patient.insert(host);
+                }
+                Err(error) => debug!(%host, %error, "a member cannot be told to be patient"),
+            }
+        }
+    }
+
+    /// A member is there or gone. One that copied from it would look for another source, find none
+    /// that is further ahead, and rest for a second: it is told which one to take.
+    async fn changed(&mut self) {
+        let sight = self.members.sight();
+        self.patient.retain(|host| sight.has(host));
+        let Some(primary) = &sight.primary else {
+            return; // whoever asks a member to stand sees to this then
+        };
+        if !self.leads() {
+            return;
+        }
+        for member in &sight.secondaries {
+            let source = self.sources.get(member);
+            if source.is_none_or(|source| sight.has(source)) {
+                continue;
+            }
+            let change = Change {
+                member: member.clone(),
+                source: primary.clone(),
+            };
+            self.sources.insert(member.clone(), primary.clone());
+            self.rests_until = Instant::now() + REST;
+            self.change(primary, &change, "its sync source is lost")
+                .await;
+        }
+    }
+
+    async fn change(&self, primary: &str, Change { member, source }: &Change, why: &str) {
+        match change(&self.store, primary, member, source).await {
+            Ok(()) => {
+                self.metrics.sync_source_changed();
+                info!(%member, %source, "copies from another member: {why}");
+            }
+            Err(error) => info!(%member, %source, %error, "cannot be made to copy from another"),
+        }
+    }
+}
+
+/// A member copies only from one that is ahead of it, in a set without writes too.
+async fn change(
+    store: &Store,
+    primary: &str,
+    member: &str,
+    source: &str,
+) -> Result<(), StoreError> {
+    let longer = store.lengthen(primary).await;
+    longer.or_else(|error| match error.is_unauthorized() {
+        true => Ok(()),
+        false => Err(error),
+    })?;
+    store.sync_from(member, source).await
+}

@@ -1,0 +1,327 @@
+//! Watches the primary, agrees with the peers that it is gone, and has a member asked to stand.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{info, warn};
+
+use super::ask::ask;
+use super::keeper::Keeper;
+use super::quorum::{Input, Output, Quorum};
+use crate::election::Leadership;
+use crate::job::{Job, working};
+use crate::metrics::Metrics;
+use crate::model::{Message, NodeName, Rank};
+use crate::store::{Greeting, Members, STATE_CHANGE, Store, StoreError};
+
+/// How long a node waits before it asks again what its MongoDB user may do.
+const RIGHTS_PAUSE: Duration = Duration::from_secs(1);
+/// A node that slept gives the primary another chance, but not again and again.
+const EXCUSE_REST: u32 = 4;
+
+/// How a node helps its replica set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assist {
+    /// How long a primary may be silent before it counts as gone. One that refuses connections does
+    /// at once.
+    pub primary_timeout: Duration,
+}
+
+impl Default for Assist {
+    fn default() -> Self {
+        Self {
+            primary_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The way to the same task of the peers.
+#[derive(Debug)]
+pub struct Wire {
+    pub heard: mpsc::Receiver<(Rank, Message)>,
+    /// To all peers.
+    pub tell: mpsc::Sender<Message>,
+}
+
+/// What takes part.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub rank: Rank,
+    /// How many there are.
+    pub peers: usize,
+    pub assist: Assist,
+    /// The time between two heartbeats, and how long one is valid.
+    pub heartbeat: Duration,
+    pub patience: Duration,
+    pub wire: Wire,
+    pub leadership: watch::Receiver<Leadership>,
+    pub metrics: Metrics,
+}
+
+/// Starts to watch. Ends with the node.
+pub fn spawn(parts: Parts) {
+    tokio::spawn(async move {
+        let missing = missing_rights(&parts.store).await;
+        if missing.contains(&STATE_CHANGE) {
+            warn!(
+                "the MongoDB user lacks {STATE_CHANGE}: losing the primary will take MongoDB's own election, 12 s or so; the role clusterManager allows it"
+            );
+            return;
+        }
+        if !missing.is_empty() {
+            info!(
+                "the MongoDB user lacks {}: losing a member may take a second longer; the role clusterAdmin allows it",
+                missing.join(", ")
+            );
+        }
+        let sets = !missing.contains(&"setParameter");
+        let (store, metrics) = (parts.store.clone(), parts.metrics.clone());
+        let keeper = Keeper::new(store, parts.leadership.clone(), metrics, sets);
+        tokio::spawn(keeper.run());
+        Task::new(parts).run().await;
+    });
+}
+
+async fn missing_rights(store: &Store) -> Vec<&'static str> {
+    loop {
+        match store.missing_rights().await {
+            Ok(missing) => return missing,
+            Err(_) => sleep(RIGHTS_PAUSE).await,
+        }
+    }
+}
+
+struct Task {
+    parts: Parts,
+    quorum: Quorum,
+    members: Members,
+    /// The last primary that the driver found.
+    primary: Option<String>,
+    /// The driver takes it for primary now.
+    seen: bool,
+    /// When the primary last answered; or when it was found, or given another chance.
+    heard_at: Instant,
+    excused_at: Instant,
+    /// When this node last told its peers that it finds no primary; `None` while it finds one.
+    telling: Option<Message>,
+    voices: BTreeMap<NodeName, Instant>,
+    /// When the peers have had the time to agree.
+    waits_until: Option<Instant>,
+    ping: Job<(Instant, Result<Greeting, StoreError>)>,
+    /// The host, if it refuses connections.
+    knock: Job<Option<String>>,
+    asking: Job<Option<String>>,
+}
+
+impl Task {
+    fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        Self {
+            quorum: Quorum::new(parts.rank.clone(), parts.peers),
+            members: parts.store.topology(),
+            parts,
+            primary: None,
+            seen: false,
+            heard_at: now,
+            excused_at: now,
+            telling: None,
+            voices: BTreeMap::new(),
+            waits_until: None,
+            ping: None,
+            knock: None,
+            asking: None,
+        }
+    }
+
+    async fn run(mut self) {
+        self.sighted();
+        let mut beats = beats(self.parts.heartbeat);
+        loop {
+            let waited = self.waits_until;
+            tokio::select! {
+                changed = self.members.changed() => match changed {
+                    true => self.sighted(),
+                    false => return,
+                },
+                heard = self.parts.wire.heard.recv() => match heard {
+                    Some((rank, message)) => self.heard(rank, message),
+                    None => return,
+                },
+                (began, answer) = working(&mut self.ping) => self.pinged(began, answer),
+                refused = working(&mut self.knock) => self.knocked(refused),
+                elected = working(&mut self.asking) => self.asked(elected),
+                () = sleep_until(waited.unwrap_or_else(Instant::now)), if waited.is_some() => {
+                    self.waits_until = None;
+                    self.step(Input::Waited);
+                }
+                due = beats.tick() => self.beat(due),
+            }
+        }
+    }
+
+    /// What the driver sees has changed.
+    fn sighted(&mut self) {
+        let sight = self.members.sight();
+        self.seen = sight.primary.is_some();
+        self.step(Input::Enough(sight.can_elect()));
+        if self.seen && sight.primary != self.primary {
+            self.primary = sight.primary;
+            self.heard_at = Instant::now();
+            self.ping = None;
+        }
+        match self.seen {
+            true => self.send_ping(),
+            false => self.send_knock(),
+        }
+    }
+
+    fn send_ping(&mut self) {
+        if self.ping.is_some() {
+            return;
+        }
+        let Some(host) = self.primary.clone() else {
+            return;
+        };
+        let store = self.parts.store.clone();
+        let ping = async move { (Instant::now(), store.hello(&host).await) };
+        self.ping = Some(ping.boxed());
+    }
+
+    /// A connection was lost: does anybody still listen there?
+    fn send_knock(&mut self) {
+        if self.knock.is_some() {
+            return;
+        }
+        let Some(host) = self.primary.clone() else {
+            return;
+        };
+        let store = self.parts.store.clone();
+        let knock = async move { store.refuses(&host).await.then_some(host) };
+        self.knock = Some(knock.boxed());
+    }
+
+    fn pinged(&mut self, began: Instant, answer: Result<Greeting, StoreError>) {
+        match answer {
+            Ok(Greeting {
+                primary: true,
+                term,
+                ..
+            }) => {
+                self.heard_at = self.heard_at.max(began);
+                self.step(Input::Led(term.unwrap_or(0)));
+            }
+            // It has stepped down. Another one is elected at once, or not at all.
+            Ok(_) => {}
+            Err(_) => self.send_knock(),
+        }
+    }
+
+    fn knocked(&mut self, refused: Option<String>) {
+        if refused.is_some() && refused == self.primary {
+            self.lose("refuses connections");
+        }
+    }
+
+    fn heard(&mut self, rank: Rank, message: Message) {
+        let Message::PrimaryLost { spent } = message else {
+            return;
+        };
+        self.voices.insert(rank.node.clone(), Instant::now());
+        // A process that was killed may take a tenth of a second to close all its connections.
+        if self.telling.is_none() {
+            self.send_knock();
+        }
+        self.step(Input::Voice { rank, spent });
+    }
+
+    fn beat(&mut self, due: Instant) {
+        let now = Instant::now();
+        self.excuse(due, now);
+        let patience = self.parts.patience;
+        let old = |(_, said_at): &(&NodeName, &Instant)| now > **said_at + patience;
+        let hushed: Vec<_> = self
+            .voices
+            .iter()
+            .filter(old)
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in hushed {
+            self.voices.remove(&node);
+            self.step(Input::Hushed(node));
+        }
+        if now > self.heard_at + self.parts.assist.primary_timeout {
+            self.lose("is silent, or has no successor");
+        }
+        if let Some(message) = self.telling {
+            let _ = self.parts.wire.tell.try_send(message);
+        }
+        if self.seen {
+            self.send_ping();
+        }
+    }
+
+    /// If this node itself has slept, the primary's answer may wait to be read.
+    fn excuse(&mut self, due: Instant, now: Instant) {
+        let timeout = self.parts.assist.primary_timeout;
+        let slept = now > due + self.parts.heartbeat;
+        if slept && now > self.excused_at + timeout * EXCUSE_REST {
+            self.excused_at = now;
+            self.heard_at = self.heard_at.max(now - timeout / 2);
+        }
+    }
+
+    fn lose(&mut self, why: &str) {
+        if self.telling.is_none() {
+            let primary = self.primary.as_deref().unwrap_or("none");
+            warn!(%primary, "the primary is gone: it {why}");
+            self.parts.metrics.primary_lost();
+        }
+        self.step(Input::Lost);
+    }
+
+    fn step(&mut self, input: Input) {
+        for output in self.quorum.step(input) {
+            match output {
+                Output::Tell { spent } => {
+                    let message = Message::PrimaryLost { spent };
+                    self.telling = Some(message);
+                    let _ = self.parts.wire.tell.try_send(message);
+                }
+                Output::Hush => self.telling = None,
+                Output::Wait => self.waits_until = Some(Instant::now() + self.parts.heartbeat),
+                Output::Ask { term } => self.ask(term),
+            }
+        }
+    }
+
+    fn ask(&mut self, term: i64) {
+        let (agreeing, nodes) = self.quorum.agreeing();
+        info!(
+            term,
+            "{agreeing} of {nodes} nodes agree that the primary is gone"
+        );
+        self.parts.metrics.asked();
+        let store = self.parts.store.clone();
+        self.asking = Some(async move { ask(&store).await }.boxed());
+    }
+
+    fn asked(&mut self, elected: Option<String>) {
+        match elected {
+            Some(_) => self.parts.metrics.elected(),
+            None => {
+                warn!("no member was elected on this node's word");
+                self.step(Input::InVain);
+            }
+        }
+    }
+}
+
+fn beats(heartbeat: Duration) -> Interval {
+    let mut beats = interval(heartbeat);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}

@@ -1,0 +1,299 @@
+//! Becoming coordinator: signs of a coordinator's life, and the claim that ends its tenure.
+
+use std::time::Duration;
+
+use bson::{Bson, Document, doc};
+use mongodb::options::{ReadConcern, WriteConcern};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::batch::{Session, first_write_error};
+use super::error::{DUPLICATE_KEY, StoreError};
+use super::log::Tail;
+use super::schema::{DATABASE, GUESTS, LOG, LogDocument, NODES};
+use super::{Store, within};
+use crate::model::{BatchId, Epoch, NodeName, Position, Tenure};
+use crate::mutants::{self, Mutant};
+
+/// How long a claim's insert may wait for locks that a predecessor left.
+const CLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The pause before the next attempt to claim.
+const CLAIM_PAUSE: Duration = Duration::from_millis(2);
+/// A look or a sign of life that takes longer tells nothing in time.
+const SIGN_MAX: Duration = Duration::from_secs(1);
+
+/// A claim that stands in the log: this node is coordinator until another claims after it.
+#[derive(Debug)]
+pub struct Claimed {
+    pub epoch: Epoch,
+    pub position: Position,
+    pub clock: i64,
+    pub session: Session,
+}
+
+/// Why a claim was not made.
+#[derive(Debug, Clone)]
+pub enum ClaimError {
+    /// Another node has claimed meanwhile.
+    Superseded(Tenure),
+    /// The log has not come to the epoch that was to be claimed over: it was hearsay, or it was
+    /// rolled back. Nothing was done.
+    Behind(Epoch),
+    /// MongoDB did not answer. The claim may still appear in the log.
+    Store(StoreError),
+}
+
+impl From<StoreError> for ClaimError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What a coordinator at work changes again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// The last claim in the log.
+    pub tenure: Option<Tenure>,
+    /// The end of the log, if the last claimant wrote it.
+    tail: Option<Position>,
+    /// The last claimant's count of its signs of life.
+    count: Option<i64>,
+}
+
+impl Store {
+    /// The last claim that a majority holds, and signs of its life as the primary knows them at this
+    /// moment.
+    pub async fn sign(&self) -> Result<Sign, StoreError> {
+        within(SIGN_MAX, async {
+            let Some(claim) = self.last_claim().await? else {
+                return Ok(Sign {
+                    tenure: None,
+                    tail: None,
+                    count: None,
+                });
+            };
+            let tenure = tenure_of(&claim)?;
+            let (tail, count) =
+                tokio::try_join!(self.tail_with(ReadConcern::local()), self.life(&tenure))?;
+            Ok(Sign {
+                tail: (tail.node.as_ref() == Some(&tenure.node)).then_some(tail.position),
+                count,
+                tenure: Some(tenure),
+            })
+        })
+        .await
+    }
+
+    /// The log's last epoch, if the primary answers within a second.
+    pub async fn probe(&self) -> Option<Epoch> {
+        let tail = within(SIGN_MAX, self.tail_with(ReadConcern::majority()));
+        Some(tail.await.ok()?.epoch)
+    }
+
+    async fn life(&self, tenure: &Tenure) -> Result<Option<i64>, StoreError> {
+        let nodes = self.client.database(DATABASE).collection::<Document>(NODES);
+        let find = nodes
+            .find_one(doc! {"_id": tenure.node.as_str(), "epoch": tenure.epoch.0})
+            .read_concern(ReadConcern::local());
+        let found = find.await?;
+        Ok(found.and_then(|document| document.get_i64("count").ok()))
+    }
+
+    /// Shows those who cannot hear this coordinator that it lives. The primary alone has to know.
+    pub async fn show_life(&self, epoch: Epoch, count: i64) -> Result<(), StoreError> {
+        let nodes = self.client.database(DATABASE).collection::<Document>(NODES);
+        let update = nodes
+            .update_one(
+                doc! {"_id": self.node.as_str()},
+                doc! {"$set": {"epoch": epoch.0, "count": count, "at": bson::DateTime::now()}},
+            )
+            .upsert(true)
+            .write_concern(WriteConcern::nodes(1));
+        within(SIGN_MAX, async { update.await.map_err(StoreError::from) })
+            .await
+            .map(drop)
+    }
+
+    /// Becomes coordinator: ends what the last one left open, then appends a claim with the epoch
+    /// after `over`. Refuses if another epoch has begun since.
+    ///
+    /// The tail is read with majority read concern. One that only a primary holds could be rolled back
+    /// between this look and the append, and the claim would stand above a hole.
+    pub async fn claim(&self, over: Epoch) -> Result<Claimed, ClaimError> {
+        let session = self.batch_session().await?;
+        let batch = BatchId::fresh();
+        loop {
+            self.end_sessions_of(over).await?;
+            self.end_guests().await?;
+            let tail = self.tail_with(ReadConcern::majority()).await?;
+            if tail.epoch > over {
+                return self.superseded().await;
+            }
+            if tail.epoch < over {
+                // A majority may have more than this member knows of.
+                let tail = self.tail().await?;
+                match tail.epoch < over {
+                    true => return Err(ClaimError::Behind(tail.epoch)),
+                    false => continue,
+                }
+            }
+            let claim = self.claim_after(&tail, batch);
+            match self.append_claim(&claim, &session).await {
+                Ok(()) => return Ok(self.claimed(&claim, session)),
+                Err(error) if error.code() == Some(DUPLICATE_KEY) => {
+                    debug!(position = %claim.position, "another append came first");
+                }
+                Err(StoreError::Contended) => {}
+                Err(error) => {
+                    warn!(%error, "a claim is in doubt");
+                    let standing = self.at(claim.position).await?;
+                    if standing.is_some_and(|document| document.batch == batch) {
+                        return Ok(self.claimed(&claim, session));
+                    }
+                }
+            }
+            sleep(CLAIM_PAUSE).await;
+        }
+    }
+
+    async fn superseded(&self) -> Result<Claimed, ClaimError> {
+        let claim = self.last_claim().await?;
+        let claim = claim.ok_or_else(|| StoreError::Damaged("an epoch has no claim".into()))?;
+        Err(ClaimError::Superseded(tenure_of(&claim)?))
+    }
+
+    /// Begins the first epoch of an empty log. If somebody else has done so meanwhile, that is as
+    /// good: nobody is deposed.
+    pub async fn claim_first(&self) -> Result<(), StoreError> {
+        let session = self.batch_session().await?;
+        let claim = self.claim_after(&Tail::EMPTY, BatchId::fresh());
+        match self.append_claim(&claim, &session).await {
+            Err(error) if error.code() == Some(DUPLICATE_KEY) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn claim_after(&self, tail: &Tail, batch: BatchId) -> LogDocument {
+        LogDocument {
+            position: tail.position.next(),
+            epoch: tail.epoch.next(),
+            node: self.node.clone(),
+            batch,
+            first: tail.clock + 1,
+            last: tail.clock + 1,
+            entries: Vec::new(),
+            claim: true,
+        }
+    }
+
+    fn claimed(&self, claim: &LogDocument, session: Session) -> Claimed {
+        info!(epoch = %claim.epoch, position = %claim.position, "claimed");
+        Claimed {
+            epoch: claim.epoch,
+            position: claim.position,
+            clock: claim.last,
+            session,
+        }
+    }
+
+    async fn append_claim(&self, claim: &LogDocument, session: &Session) -> Result<(), StoreError> {
+        let time_ms = i64::try_from(CLAIM_WAIT_MAX.as_millis()).unwrap_or(i64::MAX);
+        let command = doc! {
+            "insert": LOG,
+            "documents": [claim.to_bson(Bson::Array(vec![session.id()]))],
+            "maxTimeMS": time_ms,
+            "writeConcern": {"w": "majority"},
+        };
+        let database = self.client.database(DATABASE);
+        let call = async {
+            database
+                .run_command(command)
+                .await
+                .map_err(StoreError::from)
+        };
+        let reply = self.bounded(call).await?;
+        if let Some(error) = first_write_error(&reply) {
+            return Err(StoreError::from_write_error(error));
+        }
+        match reply.contains_key("writeConcernError") {
+            true => Err(StoreError::Unavailable(
+                "the claim is not on a majority yet".into(),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    async fn last_claim(&self) -> Result<Option<Document>, StoreError> {
+        let find = self
+            .log
+            .find_one(doc! {"kind": "claim"})
+            .sort(doc! {"epoch": -1})
+            .projection(doc! {"epoch": 1, "node": 1, "lsid": 1})
+            .read_concern(ReadConcern::majority());
+        self.bounded(async { find.await.map_err(StoreError::from) })
+            .await
+    }
+
+    /// A coordinator that was killed or frozen inside a transaction leaves its locks on the primary
+    /// until the transaction's life ends (60 s). Its claim names its session: end that. The
+    /// sessions of a later epoch are left in peace.
+    async fn end_sessions_of(&self, epoch: Epoch) -> Result<(), StoreError> {
+        let claim = self.last_claim().await?;
+        let claim = claim.filter(|claim| claim.get_i64("epoch").ok() == Some(epoch.0));
+        match claim.as_ref().map(|claim| claim.get_array("lsid")) {
+            Some(Ok(ids)) => self.end_sessions(ids.clone()).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the transactions of commands without a server that may have died inside them. One that
+    /// lives tries again.
+    pub async fn end_guests(&self) -> Result<(), StoreError> {
+        let guests = self
+            .client
+            .database(DATABASE)
+            .collection::<Document>(GUESTS);
+        let ids = self
+            .bounded(async {
+                let mut found = guests.find(doc! {}).await?;
+                let mut ids = Vec::new();
+                while found.advance().await? {
+                    ids.extend(found.deserialize_current()?.remove("_id"));
+                }
+                Ok(ids)
+            })
+            .await?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.end_sessions(ids.clone()).await?;
+        let delete = guests.delete_many(doc! {"_id": {"$in": ids}});
+        self.bounded(async { delete.await.map_err(StoreError::from) })
+            .await
+            .map(drop)
+    }
+
+    async fn end_sessions(&self, ids: Vec<Bson>) -> Result<(), StoreError> {
+        if mutants::active(Mutant::SessionsLeftOpen) {
+            return Ok(());
+        }
+        let ids: Vec<_> = ids.into_iter().map(|id| doc! { "id": id }).collect();
+        let database = self.client.database("admin");
+        let kill = database.run_command(doc! { "killSessions": ids });
+        self.bounded(async { kill.await.map_err(StoreError::from) })
+            .await
+            .map(drop)
+    }
+}
+
+fn tenure_of(claim: &Document) -> Result<Tenure, StoreError> {
+    let epoch = claim.get_i64("epoch").ok();
+    let node = claim.get_str("node").ok();
+    let node = node.and_then(|node| NodeName::parse(node).ok());
+    let damaged = || StoreError::Damaged("the last claim has another form".into());
+    let (epoch, node) = epoch.zip(node).ok_or_else(damaged)?;
+    Ok(Tenure {
+        node,
+        epoch: Epoch(epoch),
+    })
+}

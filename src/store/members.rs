@@ -1,0 +1,328 @@
+//! The members of the replica set as this process sees them: state, progress, round trip.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bson::{Document, doc};
+use futures_util::future::join_all;
+use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria, ServerAddress};
+use mongodb::{Client, ServerType};
+use tracing::info;
+
+use super::error::UNAUTHORIZED;
+use super::log::Tail;
+use super::nearest::only;
+use super::topology::Seen;
+use super::{Store, StoreError, within};
+use crate::model::limits::MEMBER_LOOK_MAX;
+
+/// The state of a member that does not answer.
+const DOWN: &str = "down";
+
+/// What one look at a member found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberLook {
+    pub host: String,
+    /// `primary`, `secondary`, `down`, or MongoDB's name of any other state in lower case.
+    pub state: String,
+    /// When the last write that it has applied was made, in milliseconds since 1970. In whole
+    /// seconds where the user may not run `replSetGetStatus`.
+    pub applied_ms: Option<i64>,
+    pub round_trip: Option<Duration>,
+    /// The member that it copies the oplog from.
+    pub sync_source: Option<String>,
+    /// The newest term it knows.
+    pub term: Option<i64>,
+    /// Its place in the set's configuration, from 0.
+    pub index: Option<usize>,
+}
+
+/// The members to look at.
+#[derive(Debug, Clone)]
+pub(super) struct Members {
+    seen: Seen,
+    /// The node's log says once that a privilege is missing.
+    told: Arc<AtomicBool>,
+}
+
+impl Members {
+    pub(super) fn new(seen: Seen) -> Self {
+        Self {
+            seen,
+            told: Arc::default(),
+        }
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        self.seen.clone()
+    }
+}
+
+impl Store {
+    /// Looks at all members at once, at each straight and for at most [`MEMBER_LOOK_MAX`].
+    pub async fn members(&self) -> Vec<MemberLook> {
+        let seen = self.members.seen.borrow().clone();
+        let asked = join_all(seen.iter().map(|(address, kind)| self.ask(address, *kind))).await;
+        let standings: BTreeMap<_, _> = asked
+            .iter()
+            .flatten()
+            .flat_map(|answer| answer.standings.clone())
+            .collect();
+        let looks = seen.iter().zip(asked).map(|((address, kind), answer)| {
+            let host = address.to_string();
+            match answer {
+                Some(answer) => answer.into_look(host),
+                None => silent(host, *kind, &standings),
+            }
+        });
+        looks.collect()
+    }
+
+    /// `None` if the member does not answer, or is one that the driver sends nothing to: an arbiter,
+    /// or one that starts or recovers.
+    async fn ask(&self, address: &ServerAddress, kind: ServerType) -> Option<Answer> {
+        if is_set_apart(kind) {
+            return None;
+        }
+        let asking = async {
+            match self.ask_once(address).await {
+                // The connection may be of a process that has ended, and the member back already.
+                Err(StoreError::Unavailable(_)) => self.ask_once(address).await,
+                other => other,
+            }
+        };
+        within(MEMBER_LOOK_MAX, asking).await.ok()
+    }
+
+    async fn ask_once(&self, address: &ServerAddress) -> Result<Answer, StoreError> {
+        let status = match run(&self.client, address, doc! {"replSetGetStatus": 1}).await {
+            Ok(status) => Some(status),
+            Err(error) if error.code() == Some(UNAUTHORIZED) => {
+                self.tell_unauthorized();
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        // The connection is open by now: this is the round trip alone.
+        let begun = Instant::now();
+        let hello = run(&self.client, address, doc! {"hello": 1}).await?;
+        Ok(Answer::read(&hello, status.as_ref(), begun.elapsed()))
+    }
+
+    fn tell_unauthorized(&self) {
+        if !self.members.told.swap(true, Ordering::Relaxed) {
+            info!(
+                "the MongoDB user may not run replSetGetStatus: the status lacks sync sources, and its lags are in whole seconds; the role clusterMonitor allows it"
+            );
+        }
+    }
+
+    /// The end of the log as a majority held it a moment ago; for display, and cheap. Without a
+    /// primary a secondary tells it, which may be behind.
+    pub async fn recent_tail(&self) -> Result<Tail, StoreError> {
+        let anyone = ReadPreference::PrimaryPreferred { options: None };
+        let find = self
+            .log
+            .find_one(doc! {})
+            .sort(doc! {"_id": -1})
+            .projection(Tail::projection())
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(SelectionCriteria::ReadPreference(anyone));
+        let last = within(MEMBER_LOOK_MAX, async {
+            find.await.map_err(StoreError::from)
+        });
+        Tail::of(last.await?.as_ref())
+    }
+}
+
+/// Sends a command to this member.
+pub(super) async fn run(
+    client: &Client,
+    address: &ServerAddress,
+    command: Document,
+) -> Result<Document, StoreError> {
+    let admin = client.database("admin");
+    let command = admin.run_command(command).selection_criteria(only(address));
+    command.await.map_err(StoreError::from)
+}
+
+/// Members that the driver knows and sends nothing to.
+fn is_set_apart(kind: ServerType) -> bool {
+    matches!(
+        kind,
+        ServerType::RsArbiter | ServerType::RsOther | ServerType::RsGhost
+    )
+}
+
+/// A member without an answer: the others say what it does, if the driver reaches it.
+fn silent(host: String, kind: ServerType, standings: &BTreeMap<String, String>) -> MemberLook {
+    let state = match standings.get(&host) {
+        _ if !is_set_apart(kind) => DOWN,
+        Some(state) => state,
+        None if kind == ServerType::RsArbiter => "arbiter",
+        None => "other",
+    };
+    MemberLook {
+        state: state.to_owned(),
+        host,
+        applied_ms: None,
+        round_trip: None,
+        sync_source: None,
+        term: None,
+        index: None,
+    }
+}
+
+/// What a member says of itself and of the others.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    state: String,
+    applied_ms: Option<i64>,
+    round_trip: Duration,
+    sync_source: Option<String>,
+    term: Option<i64>,
+    index: Option<usize>,
+    /// The states of all members, by host.
+    standings: BTreeMap<String, String>,
+}
+
+impl Answer {
+    fn read(hello: &Document, status: Option<&Document>, round_trip: Duration) -> Self {
+        let last_write = hello.get_document("lastWrite").ok();
+        let at = last_write.and_then(|write| write.get_datetime("lastWriteDate").ok());
+        let optimes = status.and_then(|status| status.get_document("optimes").ok());
+        let exactly = optimes.and_then(|optimes| optimes.get_datetime("lastAppliedWallTime").ok());
+        let written_in = last_write.and_then(|write| write.get_document("opTime").ok());
+        let written_in = written_in.and_then(|optime| optime.get_i64("t").ok());
+        let source = status.and_then(|status| status.get_str("syncSourceHost").ok());
+        Self {
+            state: state(hello, status),
+            applied_ms: exactly.or(at).map(|at| at.timestamp_millis()),
+            round_trip,
+            sync_source: source.filter(|host| !host.is_empty()).map(str::to_owned),
+            term: status
+                .and_then(|status| status.get_i64("term").ok())
+                .or(written_in),
+            index: members(status).position(is_self),
+            standings: members(status)
+                .filter_map(|member| {
+                    let host = member.get_str("name").ok()?;
+                    let state = member.get_str("stateStr").ok()?;
+                    Some((host.to_owned(), state.to_lowercase()))
+                })
+                .collect(),
+        }
+    }
+
+    fn into_look(self, host: String) -> MemberLook {
+        MemberLook {
+            host,
+            state: self.state,
+            applied_ms: self.applied_ms,
+            round_trip: Some(self.round_trip),
+            sync_source: self.sync_source,
+            term: self.term,
+            index: self.index,
+        }
+    }
+}
+
+fn state(hello: &Document, status: Option<&Document>) -> String {
+    let is = |key| hello.get_bool(key).unwrap_or(false);
+    if is("isWritablePrimary") {
+        return "primary".into();
+    }
+    if is("secondary") {
+        return "secondary".into();
+    }
+    let own = members(status).find(|member| is_self(member));
+    let state = own.and_then(|member| member.get_str("stateStr").ok());
+    // One that steps up or down is neither for a moment, whatever it calls itself.
+    match state {
+        None | Some("PRIMARY" | "SECONDARY") => "other".into(),
+        Some(state) => state.to_lowercase(),
+    }
+}
+
+fn is_self(member: &Document) -> bool {
+    member.get_bool("self").unwrap_or(false)
+}
+
+fn members(status: Option<&Document>) -> impl Iterator<Item = &Document> {
+    let members = status.and_then(|status| status.get_array("members").ok());
+    members
+        .into_iter()
+        .flatten()
+        .filter_map(|member| member.as_document())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{DateTime, Timestamp};
+
+    fn hello() -> Document {
+        let ts = Timestamp {
+            time: 7,
+            increment: 1,
+        };
+        doc! {
+            "isWritablePrimary": false, "secondary": true,
+            "lastWrite": {"opTime": {"ts": ts, "t": 4_i64}, "lastWriteDate": DateTime::from_millis(7_000)},
+        }
+    }
+
+    fn status() -> Document {
+        doc! {
+            "term": 5_i64, "syncSourceHost": "a:1",
+            "optimes": {"lastAppliedWallTime": DateTime::from_millis(7_123)},
+            "members": [
+                {"name": "a:1", "stateStr": "PRIMARY"},
+                {"name": "b:1", "stateStr": "SECONDARY", "self": true},
+                {"name": "c:1", "stateStr": "STARTUP2"},
+            ],
+        }
+    }
+
+    #[test]
+    fn a_member_tells_its_progress_to_the_millisecond_if_it_may() {
+        let answer = Answer::read(&hello(), Some(&status()), Duration::from_millis(1));
+        assert_eq!(answer.state, "secondary");
+        assert_eq!((answer.applied_ms, answer.term), (Some(7_123), Some(5)));
+        assert_eq!(answer.sync_source.as_deref(), Some("a:1"));
+        assert_eq!(answer.index, Some(1));
+
+        let answer = Answer::read(&hello(), None, Duration::from_millis(1));
+        assert_eq!((answer.applied_ms, answer.term), (Some(7_000), Some(4)));
+        assert_eq!(answer.sync_source, None);
+
+        let mut alone = status();
+        alone.insert("syncSourceHost", "");
+        let answer = Answer::read(&hello(), Some(&alone), Duration::from_millis(1));
+        assert_eq!(answer.sync_source, None);
+    }
+
+    #[test]
+    fn a_state_that_is_neither_has_mongodbs_name() {
+        let hello = doc! {"isWritablePrimary": false, "secondary": false};
+        let mut status = status();
+        assert_eq!(state(&hello, Some(&status)), "other");
+        let recovering = doc! {"name": "b:1", "stateStr": "RECOVERING", "self": true};
+        status.insert("members", vec![recovering]);
+        assert_eq!(state(&hello, Some(&status)), "recovering");
+        assert_eq!(state(&hello, None), "other");
+    }
+
+    #[test]
+    fn a_silent_member_is_down_unless_the_driver_reaches_it() {
+        let standings = Answer::read(&hello(), Some(&status()), Duration::ZERO).standings;
+        let state = |host: &str, kind| silent(host.into(), kind, &standings).state;
+        assert_eq!(state("b:1", ServerType::RsSecondary), "down");
+        assert_eq!(state("a:1", ServerType::Unknown), "down");
+        assert_eq!(state("c:1", ServerType::RsOther), "startup2");
+        assert_eq!(state("d:1", ServerType::RsArbiter), "arbiter");
+        assert_eq!(state("d:1", ServerType::RsOther), "other");
+    }
+}

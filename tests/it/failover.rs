@@ -1,0 +1,105 @@
+//! What nodes do when the primary is lost, and what they leave alone.
+
+use std::time::{Duration, Instant};
+
+use bson::doc;
+use hyper::body::Bytes;
+use mongodb::Client;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::support::extra_node::{ExtraNode, free_address};
+use crate::support::http::Http;
+use crate::support::{Cluster, eventually, kill, wait_until};
+
+/// MongoDB's own election takes 10 s and more; this leaves room for a busy machine.
+const FAILOVER_MAX: Duration = Duration::from_secs(6);
+
+fn insert(id: i32) -> serde_json::Value {
+    json!({"database": "failover", "collection": "c", "document": {"_id": {"$numberInt": id.to_string()}}})
+}
+
+/// Writes until a write is acknowledged.
+async fn until_acknowledged(http: &Http, first: i32) -> Duration {
+    let began = Instant::now();
+    let mut id = first;
+    eventually("a write is acknowledged", async || {
+        id += 1;
+        let body = Bytes::from(insert(id).to_string());
+        let reply = http.try_act("insertOne", &[], body).await.ok()?;
+        (reply.status == 201).then_some(())
+    })
+    .await;
+    began.elapsed()
+}
+
+fn extra(cluster: &Cluster, flags: &[&str]) -> ExtraNode {
+    let address = free_address("127.0.0.1");
+    let uri = &cluster.info.mongodb_uri;
+    let node = ExtraNode::start_with(cluster, "n1", uri, &address, |command| {
+        command.arg("--assist-elections").args(flags);
+        command.env("DRUMLINE_CLUSTER_SECRET", "the secret of the two");
+    });
+    node.until_listening();
+    node
+}
+
+#[test]
+fn a_killed_primary_costs_less_than_an_election_of_mongodb() {
+    let cluster = Cluster::start(&[]);
+    Runtime::new().unwrap().block_on(async {
+        let http = Http::to(&cluster);
+        until_acknowledged(&http, 0).await;
+        kill(cluster.primary_pid().await, Signal::KILL);
+        let killed = until_acknowledged(&http, 1_000).await;
+        assert!(killed < FAILOVER_MAX, "{killed:?} after kill -9");
+        let metrics = http.get("/metrics").await.text;
+        assert!(
+            metrics.contains("drumline_primaries_lost_total "),
+            "{metrics}"
+        );
+    });
+}
+
+#[test]
+fn one_node_of_two_does_nothing_by_itself() {
+    let cluster = Cluster::start(&["--nodes", "0"]);
+    let node = extra(&cluster, &["--peer", "n2=http://127.0.0.1:1"]);
+    Runtime::new().unwrap().block_on(async {
+        let http = Http::new(&node.url, &cluster.info.api_key);
+        until_acknowledged(&http, 0).await;
+        kill(cluster.primary_pid().await, Signal::KILL);
+        // MongoDB's own election ends this.
+        until_acknowledged(&http, 1_000).await;
+    });
+    let said = node.said();
+    assert!(said.contains("the primary is gone"), "{said}");
+    assert!(!said.contains("is asked to stand"), "{said}");
+}
+
+#[test]
+fn without_the_privilege_it_is_said_once_and_all_else_works() {
+    let cluster = Cluster::start(&["--nodes", "0"]);
+    let uri = &cluster.info.mongodb_uri;
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let driver = Client::with_uri_str(uri).await.unwrap();
+        let user = doc! {"createUser": "plain", "pwd": "plain", "roles": ["readWriteAnyDatabase"]};
+        driver.database("admin").run_command(user).await.unwrap();
+    });
+    let (_, hosts) = uri.split_once('@').unwrap();
+    let plain = format!("mongodb://plain:plain@{hosts}");
+    let address = free_address("127.0.0.1");
+    let node = ExtraNode::start_with(&cluster, "plain", &plain, &address, |command| {
+        command.arg("--assist-elections");
+    });
+    node.until_listening();
+    wait_until("the missing right is told", || {
+        node.said().contains("lacks replSetStateChange")
+    });
+    let http = Http::new(&node.url, &cluster.info.api_key);
+    runtime.block_on(until_acknowledged(&http, 0));
+    let said = node.said();
+    assert_eq!(said.matches("replSetStateChange").count(), 1, "{said}");
+}

@@ -1,0 +1,117 @@
+//! A line between two processes that a test can cut, silence, or make one-way.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Lines have a loopback address of their own: no outgoing connection takes a port there while the
+/// line is cut and its port is free.
+const ADDRESS: &str = "127.0.0.3:0";
+
+/// What a line does with what is sent over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Whole,
+    /// Connections break, new ones are refused.
+    Cut,
+    /// Connections stay and new ones are taken; nothing passes until the line is whole again.
+    Silent,
+    /// Requests pass, their replies do not.
+    NoReplies,
+}
+
+/// Forwards connections to one address until its runtime ends.
+#[derive(Debug)]
+pub struct Line {
+    address: String,
+    mode: watch::Sender<Mode>,
+}
+
+impl Line {
+    pub async fn to(target: &str) -> Self {
+        let listener = TcpListener::bind(ADDRESS).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (mode, modes) = watch::channel(Mode::Whole);
+        tokio::spawn(serve(listener, target.to_owned(), modes));
+        Self { address, mode }
+    }
+
+    /// Where the line begins.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+}
+
+async fn serve(mut listener: TcpListener, target: String, mut modes: watch::Receiver<Mode>) {
+    let address = listener.local_addr().unwrap();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (client, _) = accepted.unwrap();
+                tokio::spawn(carry(client, target.clone(), modes.clone()));
+            }
+            cut = until(&mut modes, |mode| mode == Mode::Cut) => {
+                drop(listener);
+                if !cut || !until(&mut modes, |mode| mode != Mode::Cut).await {
+                    return;
+                }
+                listener = TcpListener::bind(address).await.unwrap();
+            }
+        }
+    }
+}
+
+/// One connection, until one side ends it or the line is cut.
+async fn carry(client: TcpStream, target: String, mut modes: watch::Receiver<Mode>) {
+    let passes = |mode| !matches!(mode, Mode::Silent | Mode::Cut);
+    let mut cut = modes.clone();
+    let carried = async {
+        if !until(&mut modes, passes).await {
+            return;
+        }
+        let Ok(server) = TcpStream::connect(&target).await else {
+            return;
+        };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let replies = |mode| mode == Mode::Whole;
+        tokio::select! {
+            () = pump(from_client, to_server, modes.clone(), passes) => {}
+            () = pump(from_server, to_client, modes.clone(), replies) => {}
+        }
+    };
+    tokio::select! {
+        () = carried => {}
+        _ = until(&mut cut, |mode| mode == Mode::Cut) => {}
+    }
+}
+
+/// Forwards one direction while the mode lets it pass.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut modes: watch::Receiver<Mode>,
+    passes: impl Fn(Mode) -> bool,
+) {
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut bytes).await else {
+            return;
+        };
+        // What was read when the line fell silent waits, as in a network that sends it again.
+        if !until(&mut modes, &passes).await || to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for such a mode; false if the line has ended.
+async fn until(modes: &mut watch::Receiver<Mode>, wanted: impl Fn(Mode) -> bool) -> bool {
+    modes.wait_for(|mode| wanted(*mode)).await.is_ok()
+}
