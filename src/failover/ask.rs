@@ -6,54 +6,95 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::store::{Greeting, Store};
+use crate::store::{Greeting, Store, StoreError};
 
 /// How long a candidate may take to say how far it is. One that is slower is not asked.
 const LOOK_MAX: Duration = Duration::from_millis(300);
+/// How long a new primary may go on to copy what the others have: only members that answer can give it
+/// anything, and they do so in a few milliseconds.
+const CATCH_UP_MAX: Duration = Duration::from_millis(25);
+/// The same if the old primary answers: it may have more that no majority has.
+const CATCH_UP_FROM_OLD_MAX: Duration = Duration::from_millis(500);
 
-/// A member that could be primary.
+/// A member that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Candidate {
+pub struct Candidate {
     host: String,
     greeting: Greeting,
     source: Option<String>,
 }
 
-/// Asks the candidates one after the other, each once, until one takes writes. `None`: nobody was
-/// elected; MongoDB's own election will come.
-pub async fn ask(store: &Store) -> Option<String> {
-    let began = Instant::now();
+/// What the members are that could be primary, and whether one is already.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Primary(String),
+    /// None, it may be.
+    Candidates(Vec<Candidate>),
+}
+
+/// Looks at the secondaries.
+pub async fn candidates(store: &Store) -> Found {
     let secondaries = store.topology().sight().secondaries;
     let looks = secondaries.into_iter().map(|host| look(store, host));
-    let candidates: Vec<_> = join_all(looks).await.into_iter().flatten().collect();
-    if let Some(primary) = candidates.iter().find(|member| member.greeting.primary) {
-        return Some(primary.host.clone());
+    let found: Vec<_> = join_all(looks).await.into_iter().flatten().collect();
+    match found.iter().find(|member| member.greeting.primary) {
+        Some(primary) => Found::Primary(primary.host.clone()),
+        None => Found::Candidates(in_order(found)),
     }
-    for candidate in in_order(candidates.clone()) {
-        let host = candidate.host;
+}
+
+/// Asks the candidates one after the other, each once, until one is elected. `None`: nobody was, or the
+/// one that was takes no writes; MongoDB's own election will come.
+pub async fn ask(store: &Store, lost: Option<&str>, candidates: &[Candidate]) -> Option<String> {
+    let began = Instant::now();
+    let answers = candidates.iter().any(|member| Some(&*member.host) == lost);
+    let catch_up = match answers {
+        true => CATCH_UP_FROM_OLD_MAX,
+        false => CATCH_UP_MAX,
+    };
+    for Candidate { host, .. } in candidates {
+        if let Some(primary) = store.topology().sight().primary
+            && Some(&*primary) != lost
+        {
+            info!(member = %primary, "is primary, and nobody else is asked");
+            return Some(primary);
+        }
         info!(member = %host, "is asked to stand for election");
-        match store.stand(&host).await {
+        if let Err(error) = store.stand(host).await {
+            warn!(member = %host, %error, "was not elected");
+            continue;
+        }
+        return match store.until_writable(host, catch_up).await {
             Ok(()) => {
                 let took_ms = began.elapsed().as_millis();
                 info!(member = %host, took_ms, "is primary");
-                lead_to(store, &host, &candidates).await;
-                return Some(host);
+                lead_to(store, host, candidates).await;
+                Some(host.clone())
             }
-            Err(error) => warn!(member = %host, %error, "was not elected"),
-        }
+            Err(error) => {
+                warn!(member = %host, %error, "was elected and takes no writes");
+                None
+            }
+        };
     }
     None
 }
 
 async fn look(store: &Store, host: String) -> Option<Candidate> {
-    let asking = async { tokio::join!(store.hello(&host), store.sync_source(&host)) };
-    let (greeting, source) = timeout(LOOK_MAX, asking).await.ok()?;
+    let (greeting, source) = tokio::join!(
+        timeout(LOOK_MAX, store.hello(&host)),
+        timeout(LOOK_MAX, store.sync_source(&host)),
+    );
     Some(Candidate {
-        greeting: greeting.ok()?,
-        // Not to be told costs the order, not the candidate.
-        source: source.ok().flatten(),
+        greeting: greeting.ok()?.ok()?,
+        source: told(source),
         host,
     })
+}
+
+/// Not to be told costs the order, not the candidate.
+fn told<E>(source: Result<Result<Option<String>, StoreError>, E>) -> Option<String> {
+    source.ok()?.ok()?
 }
 
 /// The successor first: another one copies from it, so it is never behind that one, though it may look

@@ -12,62 +12,90 @@ pub enum Input {
     Led(i64),
     /// This node finds no primary any more.
     Lost,
-    /// A peer finds none either. It has asked members to stand, in vain, or not.
-    Voice { rank: Rank, spent: bool },
+    /// A peer finds none either.
+    Voice(Voice),
     /// A peer has not said so for a while, or is gone.
     Hushed(NodeName),
-    /// Whether enough members answer to elect one of them.
-    Enough(bool),
-    /// The peers had the time of a heartbeat to say something.
+    /// Whether it is worth to act: enough members answer to elect one, and elections are not too many.
+    Fit(bool),
+    /// The time of [`Output::Wait`] is over.
     Waited,
+    /// No member could be asked to stand, or none needed to be: this does not count as an act.
+    Unasked,
     /// The members that this node asked to stand were not elected.
     InVain,
+}
+
+/// What a peer says that finds no primary.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Voice {
+    pub rank: Rank,
+    /// Of the last primary that it knew.
+    pub term: i64,
+    /// It leaves it to others to act.
+    pub passes: bool,
 }
 
 /// What a node is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// Tell the peers, now and with each heartbeat, that this node finds no primary.
-    Tell { spent: bool },
+    Tell { term: i64, passes: bool },
     /// Say so no more.
     Hush,
-    /// Set a timer to the time of a heartbeat.
-    Wait,
+    /// Set the one timer there is.
+    Wait(Time),
     /// Ask a member to stand, in place of the primary of this term.
     Ask { term: i64 },
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// Of a heartbeat: the peers say something in it.
+    Heartbeat,
+    /// That a peer needs at most to have a member elected.
+    Act,
 }
 
 /// One node's part in the agreement.
 ///
 /// It acts if a majority of all nodes finds no primary, itself included, and the others have had the
-/// time to say so: of those the largest rank that has not acted in vain, once a term. So a term sees
-/// as many acts as there are nodes at most, and nothing is left to do then but to wait for MongoDB's
-/// own election.
+/// time to say so: of those the largest rank that does not pass, once a term. A rank that neither acts
+/// nor passes is passed over after a while. So a term sees as many acts as there are nodes at most, and
+/// nothing is left to do then but to wait for MongoDB's own election.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Quorum {
     me: Rank,
     /// All nodes of the cluster.
     nodes: usize,
-    /// Of the last primary; 0 if there was none.
+    /// Of the last primary that this node knows of; 0 if there was none.
     term: i64,
     lost: bool,
-    /// Enough members answer to elect one: it is worth the one act of the term.
-    enough: bool,
+    fit: bool,
     waits: Waits,
     /// The last term in which this node acted.
     asked_in: Option<i64>,
-    /// It was in vain.
-    spent: bool,
-    /// The peers that find no primary, and whether they have acted in vain.
-    voices: BTreeMap<NodeName, (Rank, bool)>,
+    /// The last term in which it did so in vain.
+    in_vain_in: Option<i64>,
+    /// The peers that find no primary.
+    voices: BTreeMap<NodeName, Voice>,
+    /// What the peers were told last: the term, and whether this node passes.
+    told: Option<(i64, bool)>,
 }
 
-/// Whether a node that agrees with a majority has given the others time.
+/// What a node that agrees with a majority waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Waits {
     NotYet,
-    Begun,
-    Over,
+    /// Nobody could be asked a moment ago.
+    ToTryAgain,
+    ForVoices,
+    NoMore,
+    /// A larger rank is to act.
+    ForAnAct,
+    /// It had the time.
+    ForNobody,
 }
 
 impl Quorum {
@@ -77,11 +105,12 @@ impl Quorum {
             nodes: peers + 1,
             term: 0,
             lost: false,
-            enough: true,
+            fit: true,
             waits: Waits::NotYet,
             asked_in: None,
-            spent: false,
+            in_vain_in: None,
             voices: BTreeMap::new(),
+            told: None,
         }
     }
 
@@ -90,68 +119,108 @@ impl Quorum {
         (self.voices.len() + usize::from(self.lost), self.nodes)
     }
 
+    /// Of the last primary that this node knows of; 0 if there was none.
+    pub const fn term(&self) -> i64 {
+        self.term
+    }
+
     pub fn step(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         match input {
             Input::Led(term) => {
-                if term > self.term {
-                    self.term = term;
-                    self.spent = false;
-                }
+                self.learn(term);
                 self.waits = Waits::NotYet;
-                if std::mem::take(&mut self.lost) {
-                    out.push(Output::Hush);
-                }
+                self.lost = false;
             }
-            Input::Lost if self.lost => {}
-            Input::Lost => {
-                self.lost = true;
-                out.push(self.tell());
-            }
-            Input::Voice { rank, spent } => {
-                self.voices.insert(rank.node.clone(), (rank, spent));
-            }
+            Input::Lost => self.lost = true,
+            Input::Voice(voice) => self.heard(voice),
             Input::Hushed(node) => {
                 self.voices.remove(&node);
             }
-            Input::Enough(enough) => self.enough = enough,
-            Input::Waited if self.waits == Waits::Begun => self.waits = Waits::Over,
-            Input::Waited => {}
-            Input::InVain => {
-                self.spent = self.asked_in == Some(self.term);
-                if self.lost {
-                    out.push(self.tell());
+            Input::Fit(fit) => self.fit = fit,
+            Input::Waited => {
+                self.waits = match self.waits {
+                    Waits::ToTryAgain | Waits::ForVoices => Waits::NoMore,
+                    Waits::ForAnAct => Waits::ForNobody,
+                    waits => waits,
                 }
             }
+            Input::Unasked => {
+                self.asked_in = None;
+                if self.lost {
+                    self.wait(Waits::ToTryAgain, Time::Heartbeat, &mut out);
+                }
+            }
+            Input::InVain => self.in_vain_in = self.asked_in,
         }
         self.act(&mut out);
+        self.tell(&mut out);
         out
     }
 
-    fn tell(&self) -> Output {
-        Output::Tell { spent: self.spent }
+    /// A peer that knows an older primary has not looked for the newer one yet.
+    fn heard(&mut self, voice: Voice) {
+        if self.lost {
+            self.learn(voice.term);
+        }
+        if voice.term >= self.term {
+            self.voices.insert(voice.rank.node.clone(), voice);
+        }
+    }
+
+    fn learn(&mut self, term: i64) {
+        if term > self.term {
+            self.term = term;
+            self.voices.retain(|_, voice| voice.term >= term);
+        }
+    }
+
+    const fn passes(&self) -> bool {
+        let in_vain = matches!(self.in_vain_in, Some(term) if term == self.term);
+        in_vain || !self.fit || matches!(self.waits, Waits::ToTryAgain)
+    }
+
+    /// Says what has changed.
+    fn tell(&mut self, out: &mut Vec<Output>) {
+        let saying = self.lost.then(|| (self.term, self.passes()));
+        if saying == self.told {
+            return;
+        }
+        self.told = saying;
+        out.push(saying.map_or(Output::Hush, |(term, passes)| Output::Tell { term, passes }));
     }
 
     fn act(&mut self, out: &mut Vec<Output>) {
         let (agreeing, nodes) = self.agreeing();
-        if !self.lost || agreeing * 2 <= nodes || self.asked_in == Some(self.term) {
+        let acted = self.asked_in == Some(self.term);
+        if !self.lost || !self.fit || agreeing * 2 <= nodes || acted {
             return;
         }
-        if !self.enough {
-            return;
-        }
-        if agreeing < nodes && self.waits != Waits::Over {
-            if self.waits == Waits::NotYet {
-                self.waits = Waits::Begun;
-                out.push(Output::Wait);
+        match self.waits {
+            Waits::ToTryAgain => return,
+            Waits::NotYet if agreeing < nodes => {
+                return self.wait(Waits::ForVoices, Time::Heartbeat, out);
             }
-            return;
+            Waits::ForVoices if agreeing < nodes => return,
+            _ => {}
         }
-        let mut others = self.voices.values();
-        if others.any(|(rank, spent)| !spent && *rank > self.me) {
+        if self.waits != Waits::ForNobody && self.another_is_to_act() {
+            if self.waits != Waits::ForAnAct {
+                self.wait(Waits::ForAnAct, Time::Act, out);
+            }
             return;
         }
         self.asked_in = Some(self.term);
         out.push(Output::Ask { term: self.term });
+    }
+
+    fn another_is_to_act(&self) -> bool {
+        let mut voices = self.voices.values();
+        voices.any(|voice| !voice.passes && voice.rank > self.me)
+    }
+
+    fn wait(&mut self, what: Waits, time: Time, out: &mut Vec<Output>) {
+        self.waits = what;
+        out.push(Output::Wait(time));
     }
 }

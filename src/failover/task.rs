@@ -1,16 +1,16 @@
 //! Watches the primary, agrees with the peers that it is gone, and has a member asked to stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::ask::ask;
+use super::ask::{Found, ask, candidates};
 use super::keeper::Keeper;
-use super::quorum::{Input, Output, Quorum};
+use super::quorum::{Input, Output, Quorum, Time, Voice};
 use crate::election::Leadership;
 use crate::job::{Job, working};
 use crate::metrics::Metrics;
@@ -21,6 +21,12 @@ use crate::store::{Greeting, Members, STATE_CHANGE, Store, StoreError};
 const RIGHTS_PAUSE: Duration = Duration::from_secs(1);
 /// A node that slept gives the primary another chance, but not again and again.
 const EXCUSE_REST: u32 = 4;
+/// How long a peer with a larger rank may take to have a member elected.
+const ACT_MAX: Duration = Duration::from_secs(1);
+/// A replica set that elects more often than so is not made to elect again: it may be that its members
+/// are too slow for `--primary-timeout`.
+const ELECTIONS_MAX: usize = 10;
+const ELECTIONS_TIME: Duration = Duration::from_secs(60);
 
 /// How a node helps its replica set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,17 +109,24 @@ struct Task {
     primary: Option<String>,
     /// The driver takes it for primary now.
     seen: bool,
+    /// Enough members answer the driver to elect one.
+    can_elect: bool,
     /// When the primary last answered; or when it was found, or given another chance.
     heard_at: Instant,
     excused_at: Instant,
     /// When this node last told its peers that it finds no primary; `None` while it finds one.
     telling: Option<Message>,
     voices: BTreeMap<NodeName, Instant>,
-    /// When the peers have had the time to agree.
+    /// When a primary of a later term was heard of, for [`ELECTIONS_TIME`], at most [`ELECTIONS_MAX`].
+    elections: VecDeque<Instant>,
+    /// The agreement's timer.
     waits_until: Option<Instant>,
     ping: Job<(Instant, Result<Greeting, StoreError>)>,
     /// The host, if it refuses connections.
     knock: Job<Option<String>>,
+    /// The term in which this node acted last, or is about to.
+    acts_in: i64,
+    looking: Job<Found>,
     asking: Job<Option<String>>,
 }
 
@@ -126,13 +139,17 @@ impl Task {
             parts,
             primary: None,
             seen: false,
+            can_elect: false,
             heard_at: now,
             excused_at: now,
             telling: None,
             voices: BTreeMap::new(),
+            elections: VecDeque::new(),
             waits_until: None,
             ping: None,
             knock: None,
+            acts_in: 0,
+            looking: None,
             asking: None,
         }
     }
@@ -153,6 +170,7 @@ impl Task {
                 },
                 (began, answer) = working(&mut self.ping) => self.pinged(began, answer),
                 refused = working(&mut self.knock) => self.knocked(refused),
+                found = working(&mut self.looking) => self.found(found),
                 elected = working(&mut self.asking) => self.asked(elected),
                 () = sleep_until(waited.unwrap_or_else(Instant::now)), if waited.is_some() => {
                     self.waits_until = None;
@@ -167,7 +185,8 @@ impl Task {
     fn sighted(&mut self) {
         let sight = self.members.sight();
         self.seen = sight.primary.is_some();
-        self.step(Input::Enough(sight.can_elect()));
+        self.can_elect = sight.can_elect();
+        self.judge();
         if self.seen && sight.primary != self.primary {
             self.primary = sight.primary;
             self.heard_at = Instant::now();
@@ -212,12 +231,35 @@ impl Task {
                 ..
             }) => {
                 self.heard_at = self.heard_at.max(began);
-                self.step(Input::Led(term.unwrap_or(0)));
+                self.led(term.unwrap_or(0));
             }
             // It has stepped down. Another one is elected at once, or not at all.
             Ok(_) => {}
             Err(_) => self.send_knock(),
         }
+    }
+
+    fn led(&mut self, term: i64) {
+        let known = self.quorum.term();
+        if known > 0 && term > known {
+            self.elections.truncate(ELECTIONS_MAX - 1);
+            self.elections.push_front(Instant::now());
+        }
+        self.step(Input::Led(term));
+        if self.looking.take().is_some() {
+            self.step(Input::Unasked);
+        }
+        // One of a later term was asked by this node, it may be, and it has to finish with it.
+        if term <= self.acts_in && self.asking.take().is_some() {
+            info!("the primary is back: nobody else is asked to stand");
+        }
+    }
+
+    /// Whether to act is worth it now.
+    fn judge(&mut self) {
+        self.elections.retain(|at| at.elapsed() < ELECTIONS_TIME);
+        let calm = self.elections.len() < ELECTIONS_MAX;
+        self.step(Input::Fit(self.can_elect && calm));
     }
 
     fn knocked(&mut self, refused: Option<String>) {
@@ -227,7 +269,7 @@ impl Task {
     }
 
     fn heard(&mut self, rank: Rank, message: Message) {
-        let Message::PrimaryLost { spent } = message else {
+        let Message::PrimaryLost { term, passes } = message else {
             return;
         };
         self.voices.insert(rank.node.clone(), Instant::now());
@@ -235,7 +277,7 @@ impl Task {
         if self.telling.is_none() {
             self.send_knock();
         }
-        self.step(Input::Voice { rank, spent });
+        self.step(Input::Voice(Voice { rank, term, passes }));
     }
 
     fn beat(&mut self, due: Instant) {
@@ -253,6 +295,7 @@ impl Task {
             self.voices.remove(&node);
             self.step(Input::Hushed(node));
         }
+        self.judge();
         if now > self.heard_at + self.parts.assist.primary_timeout {
             self.lose("is silent, or has no successor");
         }
@@ -286,27 +329,54 @@ impl Task {
     fn step(&mut self, input: Input) {
         for output in self.quorum.step(input) {
             match output {
-                Output::Tell { spent } => {
-                    let message = Message::PrimaryLost { spent };
+                Output::Tell { term, passes } => {
+                    let message = Message::PrimaryLost { term, passes };
                     self.telling = Some(message);
                     let _ = self.parts.wire.tell.try_send(message);
                 }
                 Output::Hush => self.telling = None,
-                Output::Wait => self.waits_until = Some(Instant::now() + self.parts.heartbeat),
-                Output::Ask { term } => self.ask(term),
+                Output::Wait(time) => self.waits_until = Some(Instant::now() + self.span(time)),
+                Output::Ask { term } => self.look(term),
             }
         }
     }
 
-    fn ask(&mut self, term: i64) {
-        let (agreeing, nodes) = self.quorum.agreeing();
-        info!(
-            term,
-            "{agreeing} of {nodes} nodes agree that the primary is gone"
-        );
-        self.parts.metrics.asked();
+    const fn span(&self, time: Time) -> Duration {
+        match time {
+            Time::Heartbeat => self.parts.heartbeat,
+            Time::Act => ACT_MAX,
+        }
+    }
+
+    fn look(&mut self, term: i64) {
+        if self.acts_in != term {
+            let (agreeing, nodes) = self.quorum.agreeing();
+            info!(
+                term,
+                "{agreeing} of {nodes} nodes agree that the primary is gone"
+            );
+        }
+        self.acts_in = term;
         let store = self.parts.store.clone();
-        self.asking = Some(async move { ask(&store).await }.boxed());
+        self.looking = Some(async move { candidates(&store).await }.boxed());
+    }
+
+    fn found(&mut self, found: Found) {
+        let candidates = match found {
+            Found::Candidates(candidates) if !candidates.is_empty() => candidates,
+            Found::Candidates(_) => {
+                debug!("no member answers that could stand");
+                return self.step(Input::Unasked);
+            }
+            Found::Primary(host) => {
+                debug!(%host, "a member is primary already");
+                return self.step(Input::Unasked);
+            }
+        };
+        self.parts.metrics.asked();
+        let (store, lost) = (self.parts.store.clone(), self.primary.clone());
+        let asking = async move { ask(&store, lost.as_deref(), &candidates).await };
+        self.asking = Some(asking.boxed());
     }
 
     fn asked(&mut self, elected: Option<String>) {

@@ -88,9 +88,9 @@ pub enum Message {
     Request,
     /// From the coordinator: "I have finished my last batch, claim after it".
     Handover,
-    /// "I find no primary, and have asked members to stand in its place in vain, or not asked." Not about
-    /// the election of nodes.
-    PrimaryLost { spent: bool },
+    /// "I find no primary; the last was of this term; and I leave it to you to do something, or not." Not
+    /// about the election of nodes.
+    PrimaryLost { term: i64, passes: bool },
 }
 
 impl Role {

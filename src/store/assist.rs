@@ -120,20 +120,28 @@ impl Store {
         Ok(source.filter(|host| !host.is_empty()).map(str::to_owned))
     }
 
-    /// Asks a member to stand for election, and waits until it takes writes. An error tells that it
-    /// was not elected, or that this is unknown.
+    /// Asks a member to stand for election. An error tells that it was not elected, or that this is
+    /// unknown.
     pub async fn stand(&self, host: &str) -> Result<(), StoreError> {
-        self.ask_member(host, doc! {"replSetStepUp": 1}).await?;
-        let end = Instant::now() + WRITABLE_MAX;
+        self.ask_member(host, doc! {"replSetStepUp": 1})
+            .await
+            .map(drop)
+    }
+
+    /// Waits until a member that was elected takes writes. First it copies what others have that is on
+    /// no majority, and so was never acknowledged; it waits for word of a member that may be frozen, for
+    /// 10 s. It may do so for `catch_up` at least, and is then told that this is enough.
+    pub async fn until_writable(&self, host: &str, catch_up: Duration) -> Result<(), StoreError> {
+        let began = Instant::now();
         while !self.hello(host).await?.primary {
-            if Instant::now() > end {
+            if began.elapsed() > WRITABLE_MAX {
                 return Err(StoreError::TimedOut(WRITABLE_MAX));
             }
-            // It waits for word of a member that may be frozen, for 10 s, in order to copy what that has
-            // and no majority: nothing that was acknowledged.
-            let enough = doc! {"replSetAbortPrimaryCatchUp": 1};
-            if let Err(error) = self.ask_member(host, enough).await {
-                tracing::debug!(%error, "the new primary is not catching up");
+            if began.elapsed() > catch_up {
+                let enough = doc! {"replSetAbortPrimaryCatchUp": 1};
+                if let Err(error) = self.ask_member(host, enough).await {
+                    tracing::debug!(%error, "the new primary is not catching up");
+                }
             }
             sleep(WRITABLE_PAUSE).await;
         }
