@@ -416,7 +416,9 @@ fn killed_inside_transaction(runtime: &Runtime, sandbox: Sandbox) -> Violations 
 
 /// Clients pass stamps on to others, which read at members that may not have the write yet.
 fn stamps_passed_on(runtime: &Runtime, sandbox: Sandbox) -> Violations {
-    let cluster = Cluster::start_in(sandbox, &[]);
+    // Otherwise nodes may lead the other secondary to the one that is held back: no majority is left
+    // then, and nothing is written that a read could lack.
+    let cluster = Cluster::start_in(sandbox, &["--assist-elections=false"]);
     runtime.block_on(async {
         let nodes = MemberNodes::start(&cluster).await;
         let passing = Passing::start(&cluster, nodes.https());
@@ -427,16 +429,35 @@ fn stamps_passed_on(runtime: &Runtime, sandbox: Sandbox) -> Violations {
     })
 }
 
-/// Keeps a secondary from applying anything for two seconds; it can be read meanwhile.
+/// Keeps a secondary that nobody copies from from applying anything for two seconds; it can be read
+/// meanwhile.
 async fn hold_back_a_secondary(uri: &str) {
     let hosts = uri.split_once('@').unwrap().1.split_once('/').unwrap().0;
     let primary = primary(uri).await;
-    let secondary = hosts.split(',').find(|host| *host != primary).unwrap();
-    let driver = one_member(uri, secondary).await;
+    let secondaries: Vec<_> = hosts.split(',').filter(|host| *host != primary).collect();
+    let [one, other] = secondaries[..] else {
+        panic!("{hosts} are not three members")
+    };
+    let held_back = match source_of(uri, other).await == one {
+        true => other,
+        false => one,
+    };
+    let driver = one_member(uri, held_back).await;
     let admin = driver.database("admin");
     let lock = doc! {"fsync": 1, "lock": true};
     admin.run_command(lock).await.unwrap();
     // How long it lags is what this scenario is about.
     sleep(Duration::from_secs(2)).await;
     admin.run_command(doc! {"fsyncUnlock": 1}).await.unwrap();
+}
+
+/// From whom a member copies. A young one may still look for somebody.
+async fn source_of(uri: &str, host: &str) -> String {
+    let admin = one_member(uri, host).await.database("admin");
+    eventually("a member copies from another", async || {
+        let status = admin.run_command(doc! {"replSetGetStatus": 1}).await;
+        let source = status.ok()?.get_str("syncSourceHost").ok()?.to_owned();
+        (!source.is_empty()).then_some(source)
+    })
+    .await
 }
