@@ -6,6 +6,9 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use super::chain::Change;
+use super::source::lead;
+use crate::metrics::Metrics;
 use crate::store::{Greeting, Store, StoreError};
 
 /// How long a candidate may take to say how far it is. One that is slower is not asked.
@@ -45,7 +48,12 @@ pub async fn candidates(store: &Store) -> Found {
 
 /// Asks the candidates one after the other, each once, until one is elected. `None`: nobody was, or the
 /// one that was takes no writes; MongoDB's own election will come.
-pub async fn ask(store: &Store, lost: Option<&str>, candidates: &[Candidate]) -> Option<String> {
+pub async fn ask(
+    store: &Store,
+    metrics: &Metrics,
+    lost: Option<&str>,
+    candidates: &[Candidate],
+) -> Option<String> {
     let began = Instant::now();
     let answers = candidates.iter().any(|member| Some(&*member.host) == lost);
     let catch_up = match answers {
@@ -68,7 +76,7 @@ pub async fn ask(store: &Store, lost: Option<&str>, candidates: &[Candidate]) ->
             Ok(()) => {
                 let took_ms = began.elapsed().as_millis();
                 info!(member = %host, took_ms, "is primary");
-                lead_to(store, host, candidates).await;
+                lead_to(store, metrics, host, candidates).await;
                 Some(host.clone())
             }
             Err(error) => {
@@ -109,17 +117,13 @@ fn in_order(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
 }
 
 /// Has the others copy from the new primary: one that lost its source would rest for a second.
-async fn lead_to(store: &Store, primary: &str, members: &[Candidate]) {
-    let strays = members
-        .iter()
-        .filter(|member| member.host != primary && member.source.as_deref() != Some(primary));
-    for member in strays {
-        match store.sync_from(&member.host, primary).await {
-            Ok(()) => {
-                info!(member = %member.host, source = %primary, "copies from the new primary");
-            }
-            Err(error) => warn!(member = %member.host, %error, "cannot be led to the new primary"),
-        }
+async fn lead_to(store: &Store, metrics: &Metrics, primary: &str, members: &[Candidate]) {
+    for member in members.iter().filter(|member| member.host != primary) {
+        let change = Change {
+            member: member.host.clone(),
+            source: primary.to_owned(),
+        };
+        lead(store, metrics, primary, &change, "it is the new primary").await;
     }
 }
 

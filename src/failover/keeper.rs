@@ -7,14 +7,15 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::chain::{self, Change};
+use super::source::lead;
 use crate::election::Leadership;
 use crate::job::{Job, working};
 use crate::metrics::Metrics;
 use crate::model::Role;
-use crate::store::{MemberLook, Members, Store, StoreError};
+use crate::store::{MemberLook, Members, Store};
 
 /// How often the members are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,6 +31,8 @@ pub struct Keeper {
     metrics: Metrics,
     /// May set a member's parameters.
     sets: bool,
+    /// The primary at the last look.
+    primary: Option<String>,
     /// From whom each member copied at the last look.
     sources: BTreeMap<String, String>,
     /// The members that wait for word of another sync source.
@@ -51,6 +54,7 @@ impl Keeper {
             leadership,
             metrics,
             sets,
+            primary: None,
             sources: BTreeMap::new(),
             patient: BTreeSet::new(),
             rest: REST,
@@ -87,10 +91,13 @@ impl Keeper {
 
     async fn looked(&mut self, members: &[MemberLook]) {
         if !self.leads() {
+            self.primary = None;
             self.sources.clear();
             self.patient.clear();
             return;
         }
+        let primary = members.iter().find(|member| member.state == "primary");
+        self.primary = primary.map(|member| member.host.clone());
         self.sources = members
             .iter()
             .filter_map(|member| Some((member.host.clone(), member.sync_source.clone()?)))
@@ -102,9 +109,9 @@ impl Keeper {
             Some(change) => {
                 self.rests_until = Instant::now() + self.rest;
                 self.rest = REST_MAX.min(self.rest * 2);
-                if let Some(primary) = members.iter().find(|member| member.state == "primary") {
-                    self.change(&primary.host, &change, "the successor is to be copied from")
-                        .await;
+                if let Some(primary) = &self.primary {
+                    let why = "the successor is to be copied from";
+                    lead(&self.store, &self.metrics, primary, &change, why).await;
                 }
             }
         }
@@ -137,9 +144,10 @@ impl Keeper {
         let sight = self.members.sight();
         self.patient.retain(|host| sight.has(host));
         let Some(primary) = &sight.primary else {
-            return; // whoever asks a member to stand sees to this then
+            return;
         };
-        if !self.leads() {
+        // Members that have lost a primary are led by whoever asked the new one to stand. Told twice, they rest.
+        if !self.leads() || self.primary.as_ref() != Some(primary) {
             return;
         }
         for member in &sight.secondaries {
@@ -153,33 +161,8 @@ impl Keeper {
             };
             self.sources.insert(member.clone(), primary.clone());
             self.rests_until = Instant::now() + REST;
-            self.change(primary, &change, "its sync source is lost")
-                .await;
+            let why = "its sync source is lost";
+            lead(&self.store, &self.metrics, primary, &change, why).await;
         }
     }
-
-    async fn change(&self, primary: &str, Change { member, source }: &Change, why: &str) {
-        match change(&self.store, primary, member, source).await {
-            Ok(()) => {
-                self.metrics.sync_source_changed();
-                info!(%member, %source, "copies from another member: {why}");
-            }
-            Err(error) => info!(%member, %source, %error, "cannot be made to copy from another"),
-        }
-    }
-}
-
-/// A member copies only from one that is ahead of it, in a set without writes too.
-async fn change(
-    store: &Store,
-    primary: &str,
-    member: &str,
-    source: &str,
-) -> Result<(), StoreError> {
-    let longer = store.lengthen(primary).await;
-    longer.or_else(|error| match error.is_unauthorized() {
-        true => Ok(()),
-        false => Err(error),
-    })?;
-    store.sync_from(member, source).await
 }

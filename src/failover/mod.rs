@@ -9,6 +9,7 @@ mod keeper;
 mod quorum;
 #[cfg(test)]
 mod quorum_tests;
+mod source;
 mod task;
 
 pub use task::{Assist, Parts, Wire, spawn};

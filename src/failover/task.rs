@@ -374,8 +374,9 @@ impl Task {
             }
         };
         self.parts.metrics.asked();
-        let (store, lost) = (self.parts.store.clone(), self.primary.clone());
-        let asking = async move { ask(&store, lost.as_deref(), &candidates).await };
+        let (store, metrics) = (self.parts.store.clone(), self.parts.metrics.clone());
+        let lost = self.primary.clone();
+        let asking = async move { ask(&store, &metrics, lost.as_deref(), &candidates).await };
         self.asking = Some(asking.boxed());
     }
 

@@ -1,0 +1,60 @@
+//! Has a member copy the oplog from another one.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::info;
+
+use super::chain::Change;
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+/// A member refuses a source that is not ahead of it, and then rests, in a set without writes for up to 20 s. It
+/// takes some milliseconds to ask the new source, and until then the old one still gives it all there is. So the
+/// oplog grows until it has asked.
+const NOTES: usize = 12;
+const NOTE_PAUSE: Duration = Duration::from_millis(4);
+
+/// Makes a change, unless it has been made: a member that is told to copy from where it copies already
+/// rests for a second.
+pub async fn lead(store: &Store, metrics: &Metrics, primary: &str, change: &Change, why: &str) {
+    let Change { member, source } = change;
+    match make(store, primary, member, source).await {
+        Ok(true) => {
+            metrics.sync_source_changed();
+            info!(%member, %source, "copies from another member: {why}");
+        }
+        Ok(false) => {}
+        Err(error) => info!(%member, %source, %error, "cannot be made to copy from another"),
+    }
+}
+
+async fn make(
+    store: &Store,
+    primary: &str,
+    member: &str,
+    source: &str,
+) -> Result<bool, StoreError> {
+    if store.sync_source(member).await?.as_deref() == Some(source) {
+        return Ok(false);
+    }
+    let may_lengthen = lengthen(store, primary).await?;
+    store.sync_from(member, source).await?;
+    for _ in 0..NOTES {
+        if !may_lengthen {
+            break;
+        }
+        sleep(NOTE_PAUSE).await;
+        lengthen(store, primary).await?;
+    }
+    Ok(true)
+}
+
+/// Whether it may be done. In a set with writes it is not needed.
+async fn lengthen(store: &Store, primary: &str) -> Result<bool, StoreError> {
+    match store.lengthen(primary).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_unauthorized() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
