@@ -68,7 +68,7 @@ pub async fn run(
     let log_from = log_end(site).await?.max(1);
     let namespace = fresh_namespace()?;
     let (history, writer) = Recorder::create(&files.history).map_err(|error| error.to_string())?;
-    let watch = Watch::begin(&site.uri, &site.members, &site.nodes)?;
+    let watch = Watch::begin(&site.reach, &site.members, &site.nodes)?;
     let load_plan = load::Plan {
         clients: plan.clients,
         rate: plan.rate,
