@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use super::hands::{Condition, Ending, Part};
+use super::hands::{Condition, Ending, Hands, Part};
 use super::report::Confirmed;
 use super::scenario::{Aim, Fault};
 use super::site::Site;
@@ -171,6 +171,13 @@ impl<'a> Act<'a> {
             });
         }
         effects
+    }
+
+    /// Whether it has its effect some time between the call of the engine and its end: a write that is sent
+    /// meanwhile may still come before it.
+    pub fn has_its_effect_late(&self) -> bool {
+        let by_engine = matches!(self.site.hands, Some(Hands::Compose(_)));
+        by_engine && !self.fault.is_a_command() && self.fault != Fault::RestartRolling
     }
 
     /// Whether MongoDB must elect because of it.
