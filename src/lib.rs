@@ -23,5 +23,6 @@ pub mod node;
 pub mod client;
 pub mod bench;
 pub mod cluster;
+pub mod compose;
 pub mod drill;
 pub mod cli;

@@ -57,6 +57,9 @@ pub struct Args {
     /// Harm this cluster, which the drill did not start, without asking
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
+    /// Drill the containers of this docker-compose project
+    #[arg(long, value_name = "PROJECT", conflicts_with_all = ["fresh", "name", "servers", "mongodb", "mongodb_file"])]
+    compose: Option<String>,
     /// Start a cluster for this drill even if one runs
     #[arg(long, conflicts_with_all = ["name", "servers", "mongodb", "mongodb_file"])]
     fresh: bool,
@@ -89,7 +92,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let settings = args.remote.settings().map_err(ExitError::from)?;
     let format = Format::choose(&settings)?;
     check(&args, fault)?;
-    let target = drill_target::choose(&args.remote, &settings, args.fresh)?;
+    let target =
+        drill_target::choose(&args.remote, &settings, args.fresh, args.compose.as_deref())?;
     let wanted = Wanted {
         fault,
         confirmed: args.confirm.as_deref(),
@@ -151,9 +155,16 @@ async fn conduct(
     };
     let left = site.leave().await;
     match drilled {
-        None => say("interrupted; what was done to the cluster is taken back"),
-        Some(Err(why)) => return Err(anyhow::anyhow!("{why}")),
-        Some(Ok(_)) => {}
+        None if left.is_ok() => {
+            say("interrupted; what was done to the cluster is taken back");
+        }
+        Some(Err(why)) => {
+            if let Err(also) = left {
+                say(&also);
+            }
+            return Err(anyhow::anyhow!("{why}"));
+        }
+        _ => {}
     }
     left.map_err(anyhow::Error::msg)?;
     Ok(drilled.and_then(Result::ok))
@@ -269,6 +280,7 @@ fn command(args: &Args, fault: Fault, seed: Option<u64>, target: &Target) -> Str
     match target {
         Target::ThrowAway => {}
         Target::Running(name) => flag("name", name),
+        Target::Compose(project) => flag("compose", &quoted(project)),
         Target::ReplicaSet(_) => flag("mongodb-file", "FILE"),
     }
     if let Some(report) = &args.report {

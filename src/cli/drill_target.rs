@@ -18,6 +18,8 @@ pub enum Target {
     ThrowAway,
     /// The cluster of that name, which `drumline up` runs.
     Running(String),
+    /// The containers of that compose project.
+    Compose(String),
     /// Any replica set.
     ReplicaSet(Secret),
 }
@@ -30,10 +32,18 @@ pub struct Wanted<'a> {
     pub confirmed: Option<&'a str>,
 }
 
-/// What the settings name; else the running cluster; else one of the drill's own.
-pub fn choose(remote: &Remote, settings: &Settings, fresh: bool) -> Result<Target, ExitError> {
+/// What the flags choose; else what the settings name; else the running cluster; else one of the drill's own.
+pub fn choose(
+    remote: &Remote,
+    settings: &Settings,
+    fresh: bool,
+    compose: Option<&str>,
+) -> Result<Target, ExitError> {
     if fresh {
         return Ok(Target::ThrowAway);
+    }
+    if let Some(project) = compose {
+        return Ok(Target::Compose(project.to_owned()));
     }
     if let Some(name) = &remote.name {
         return Ok(Target::Running(name.clone()));
@@ -52,7 +62,7 @@ pub fn choose(remote: &Remote, settings: &Settings, fresh: bool) -> Result<Targe
             Some(cluster) => Ok(Target::Running(cluster.name)),
             None => Err(ExitError::usage(
                 "a drill must reach the processes or the replica set behind the servers: give --name NAME of a cluster \
-                 that `drumline up` runs here, or --mongodb-file FILE for a step-down",
+                 that `drumline up` runs here, --compose PROJECT, or --mongodb-file FILE for a step-down",
             )),
         };
     }
@@ -75,7 +85,7 @@ pub fn choose(remote: &Remote, settings: &Settings, fresh: bool) -> Result<Targe
 pub fn permit(target: &Target, wanted: &Wanted<'_>, command: &str) -> Result<(), ExitError> {
     let name = match target {
         Target::ThrowAway => return Ok(()),
-        Target::Running(name) => name.clone(),
+        Target::Running(name) | Target::Compose(name) => name.clone(),
         Target::ReplicaSet(uri) => {
             if !wanted.fault.is_a_command() {
                 return Err(ExitError::usage(format!(
@@ -141,6 +151,7 @@ pub async fn open(target: &Target, fault: Fault, direct: bool) -> Result<Site, S
             );
         }
         Target::Running(name) => Site::running(name)?,
+        Target::Compose(project) => Site::compose(project).await?,
         Target::ReplicaSet(uri) => return Site::replica_set(uri).await,
     };
     if direct && !site.nodes.is_empty() {

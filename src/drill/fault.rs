@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
+use super::hands::{Condition, Ending, Hands, Part};
 use super::report::Confirmed;
 use super::scenario::{Aim, Fault};
 use super::site::Site;
 use super::timeline::Situation;
 use super::watch::Watch;
-use crate::cluster::{Handles, Process};
-use crate::store::Probe;
 
 /// How long a signal may take to have its effect.
 const EFFECT_MAX: Duration = Duration::from_secs(3);
@@ -27,8 +26,35 @@ pub struct Victim {
     /// A member's host or a node's name.
     pub name: String,
     pub is_member: bool,
-    /// What the supervisor calls it, and its process before the fault.
-    process: Option<(String, Process)>,
+    /// Its process before the fault; `None` if it is out of reach.
+    part: Option<Part>,
+}
+
+impl Victim {
+    async fn of(site: &Site, name: String, is_member: bool) -> Self {
+        let part = match &site.hands {
+            Some(hands) => hands.part(&name, is_member).await,
+            None => None,
+        };
+        Self {
+            name,
+            is_member,
+            part,
+        }
+    }
+
+    fn part(&self) -> Result<&Part, String> {
+        let part = self.part.as_ref();
+        part.ok_or_else(|| format!("the process of {} is out of reach", self.name))
+    }
+
+    async fn condition(&self) -> Option<Condition> {
+        self.part.as_ref()?.condition().await
+    }
+
+    fn pause(&self) -> Duration {
+        self.part.as_ref().map_or(POLL, Part::pause)
+    }
 }
 
 /// One fact about the effect of a fault.
@@ -91,12 +117,17 @@ impl<'a> Act<'a> {
             }
             Fault::Random => return Err("a random fault is drawn before it is done".into()),
         }
-        let nodes = nodes.into_iter().map(|name| victim(site, name, false));
-        let members = members.into_iter().map(|host| victim(site, host, true));
+        let mut victims = Vec::new();
+        for name in nodes {
+            victims.push(Victim::of(site, name, false).await);
+        }
+        for host in members {
+            victims.push(Victim::of(site, host, true).await);
+        }
         Ok(Self {
             site,
             fault,
-            victims: nodes.chain(members).collect(),
+            victims,
             before,
         })
     }
@@ -106,34 +137,22 @@ impl<'a> Act<'a> {
         match self.fault {
             Fault::Stepdown => self.step_down(false).await,
             Fault::StepdownForce => self.step_down(true).await,
-            Fault::Freeze | Fault::CoordinatorFreeze => self.signal_all(Signal::STOP),
-            Fault::Handoff => self.end_all(Signal::TERM),
+            Fault::Freeze | Fault::CoordinatorFreeze => self.each(Part::freeze).await,
+            Fault::Handoff => self.end_all(Ending::Asked).await,
             Fault::RestartRolling => self.restart_all().await,
-            Fault::Isolate => self.cut_all(),
-            _ => self.end_all(Signal::KILL),
+            Fault::Isolate => self.each(Part::cut).await,
+            _ => self.end_all(Ending::Killed).await,
         }
     }
 
     /// Takes it back.
     pub async fn heal(&self) -> Result<(), String> {
         match self.fault {
-            Fault::Freeze | Fault::CoordinatorFreeze => self.signal_all(Signal::CONT),
+            Fault::Freeze | Fault::CoordinatorFreeze => self.each(Part::wake).await,
             Fault::Stepdown | Fault::StepdownForce => self.let_stand().await,
             Fault::RestartRolling => Ok(()),
-            Fault::Isolate => {
-                for victim in &self.victims {
-                    let (handles, child, _) = self.hand_on(victim)?;
-                    handles.rejoin(child);
-                }
-                Ok(())
-            }
-            _ => {
-                for victim in &self.victims {
-                    let (handles, child, _) = self.hand_on(victim)?;
-                    handles.release(child);
-                }
-                Ok(())
-            }
+            Fault::Isolate => self.each(Part::rejoin).await,
+            _ => self.each(Part::start).await,
         }
     }
 
@@ -143,15 +162,22 @@ impl<'a> Act<'a> {
         for victim in &self.victims {
             effects.push(match self.fault {
                 Fault::Stepdown | Fault::StepdownForce => stepped_down(victim, when, watch).await,
-                Fault::RestartRolling => restarted(victim, self.site),
+                Fault::RestartRolling => restarted(victim).await,
                 Fault::Freeze | Fault::CoordinatorFreeze => {
-                    state_is(victim, when, Some('T'), "frozen (T)").await
+                    state_is(victim, when, Condition::Frozen).await
                 }
                 Fault::Isolate => isolated(victim, when, watch).await,
-                _ => state_is(victim, when, None, "gone").await,
+                _ => state_is(victim, when, Condition::Gone).await,
             });
         }
         effects
+    }
+
+    /// Whether it has its effect some time between the call of the engine and its end: a write that is sent
+    /// meanwhile may still come before it.
+    pub fn has_its_effect_late(&self) -> bool {
+        let by_engine = matches!(self.site.hands, Some(Hands::Compose(_)));
+        by_engine && !self.fault.is_a_command() && self.fault != Fault::RestartRolling
     }
 
     /// Whether MongoDB must elect because of it.
@@ -171,7 +197,7 @@ impl<'a> Act<'a> {
 
     async fn step_down(&self, force: bool) -> Result<(), String> {
         let host = self.victims.first().map_or("", |victim| &victim.name);
-        let probe = Probe::open(self.site.uri.expose(), host).await;
+        let probe = self.site.reach.open(host).await;
         let probe = probe.map_err(|error| error.to_string())?;
         let mut tries = 1;
         loop {
@@ -188,84 +214,51 @@ impl<'a> Act<'a> {
     /// Otherwise the next run may find no member that may be elected.
     async fn let_stand(&self) -> Result<(), String> {
         let host = self.victims.first().map_or("", |victim| &victim.name);
-        let probe = Probe::open(self.site.uri.expose(), host).await;
+        let probe = self.site.reach.open(host).await;
         let probe = probe.map_err(|error| error.to_string())?;
         let allowed = probe.let_stand().await;
         allowed.map_err(|error| format!("{host} may not stand again for a while: {error}"))
     }
 
     /// Ends all victims; they stay away until the fault is taken back.
-    fn end_all(&self, signal: Signal) -> Result<(), String> {
+    async fn end_all(&self, how: Ending) -> Result<(), String> {
         for victim in &self.victims {
-            let (handles, child, _) = self.hand_on(victim)?;
-            handles.hold(child).map_err(|error| error.to_string())?;
+            victim.part()?.hold()?;
         }
-        self.signal_all(signal)
+        self.each(async |part| part.end(how).await).await
     }
 
-    fn cut_all(&self) -> Result<(), String> {
-        for victim in &self.victims {
-            let (handles, child, _) = self.hand_on(victim)?;
-            self.site.cut(handles, child)?;
-        }
-        Ok(())
-    }
-
-    fn signal_all(&self, signal: Signal) -> Result<(), String> {
-        for victim in &self.victims {
-            let (_, _, process) = self.hand_on(victim)?;
-            if !process.signal(signal) {
-                let name = &victim.name;
-                return Err(format!("{name} ended before the fault could be done to it"));
-            }
-        }
-        Ok(())
+    /// To all victims at the same time.
+    async fn each<'p>(
+        &'p self,
+        act: impl AsyncFn(&'p Part) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let act = &act;
+        let acts = self.victims.iter().map(async |victim| {
+            let done = act(victim.part()?).await;
+            done.map_err(|why| format!("{}: {why}", victim.name))
+        });
+        try_join_all(acts).await.map(drop)
     }
 
     /// One after the other, each when all are well again.
     async fn restart_all(&self) -> Result<(), String> {
         for victim in &self.victims {
-            let (handles, child, process) = self.hand_on(victim)?;
-            handles.hold(child).map_err(|error| error.to_string())?;
-            if !process.signal(Signal::TERM) {
-                return Err(format!("{} ended before it was restarted", victim.name));
-            }
+            let part = victim.part()?;
+            part.hold()?;
+            let asked = part.end(Ending::Asked).await;
+            asked.map_err(|why| format!("{}: {why}", victim.name))?;
             let end = Instant::now() + RESTART_MAX;
-            while process.state().is_some() {
+            while part.condition().await != Some(Condition::Gone) {
                 if Instant::now() > end {
                     return Err(format!("{} does not stop", victim.name));
                 }
-                sleep(POLL).await;
+                sleep(part.pause()).await;
             }
-            handles.release(child);
+            part.start().await?;
             self.site.wait_until_well().await?;
         }
         Ok(())
-    }
-
-    fn hand_on<'v>(
-        &'v self,
-        victim: &'v Victim,
-    ) -> Result<(&'v Handles, &'v str, &'v Process), String> {
-        match (&self.site.handles, &victim.process) {
-            (Some(handles), Some((child, process))) => Ok((handles, child, process)),
-            _ => Err(format!("the process of {} is out of reach", victim.name)),
-        }
-    }
-}
-
-fn victim(site: &Site, name: String, is_member: bool) -> Victim {
-    let process = site.handles.as_ref().and_then(|handles| {
-        let child = match is_member {
-            true => handles.member_at(&name)?,
-            false => &name,
-        };
-        Some((child.to_owned(), handles.process(child)?))
-    });
-    Victim {
-        name,
-        is_member,
-        process,
     }
 }
 
@@ -279,7 +272,7 @@ async fn secondaries(site: &Site, primary: &str) -> Result<(String, String), Str
     let [first, second] = hosts.as_slice() else {
         return Err("--member successor and other need exactly two secondaries".into());
     };
-    let probe = Probe::open(site.uri.expose(), first).await;
+    let probe = site.reach.open(first).await;
     let source = match probe {
         Ok(probe) => probe.sync_source().await.ok().flatten(),
         Err(_) => None,
@@ -292,31 +285,30 @@ async fn secondaries(site: &Site, primary: &str) -> Result<(String, String), Str
 }
 
 /// Waits until the victim's process is in the state that the fault gives it.
-async fn state_is(victim: &Victim, when: &str, wanted: Option<char>, words: &str) -> Effect {
+async fn state_is(victim: &Victim, when: &str, wanted: Condition) -> Effect {
     let name = &victim.name;
-    let Some((_, process)) = &victim.process else {
+    let end = Instant::now() + EFFECT_MAX;
+    let mut now = victim.condition().await;
+    while now != Some(wanted) && Instant::now() < end {
+        sleep(victim.pause()).await;
+        now = victim.condition().await;
+    }
+    let (Some(part), Some(now)) = (&victim.part, now) else {
         return Effect {
             verdict: Confirmed::Inconclusive,
             fact: format!("{when}: the process of {name} cannot be seen"),
         };
     };
-    let end = Instant::now() + EFFECT_MAX;
-    let mut state = process.state();
-    while state != wanted && Instant::now() < end {
-        sleep(POLL).await;
-        state = process.state();
-    }
-    let pid = process.pid();
-    if state == wanted {
+    let (pid, is, wanted_is) = (part.pid(), now.as_str(), wanted.as_str());
+    if now == wanted {
         return Effect {
             verdict: Confirmed::Confirmed,
-            fact: format!("{when}: {name}, process {pid}, is {words}"),
+            fact: format!("{when}: {name}, process {pid}, is {is}"),
         };
     }
-    let state = state.map_or("gone".to_owned(), |letter| format!("in state {letter}"));
     Effect {
         verdict: Confirmed::Mismatch,
-        fact: format!("{when}: {name}, process {pid}, is {state}, and not {words}"),
+        fact: format!("{when}: {name}, process {pid}, is {is}, and not {wanted_is}"),
     }
 }
 
@@ -346,11 +338,7 @@ async fn isolated(victim: &Victim, when: &str, watch: &Watch) -> Effect {
     let end = Instant::now() + EFFECT_MAX;
     loop {
         let silent = watch.member(name).is_some_and(|seen| seen.state == "down");
-        let state = victim
-            .process
-            .as_ref()
-            .and_then(|(_, process)| process.state());
-        let runs = state.is_some_and(|letter| letter != 'T');
+        let runs = victim.condition().await == Some(Condition::Running);
         if (silent && runs) || Instant::now() > end {
             let verdict = match (silent, runs) {
                 (true, true) => Confirmed::Confirmed,
@@ -363,16 +351,19 @@ async fn isolated(victim: &Victim, when: &str, watch: &Watch) -> Effect {
                 fact: format!("{when}: {name} {is}, and its process {process}"),
             };
         }
-        sleep(POLL).await;
+        sleep(victim.pause()).await;
     }
 }
 
 /// A restart shows by another process in the place of the old one.
-fn restarted(victim: &Victim, site: &Site) -> Effect {
-    let now = victim.process.as_ref().and_then(|(child, old)| {
-        let now = site.handles.as_ref()?.process(child)?;
-        Some((old.pid(), now.pid(), now != *old && now.state().is_some()))
-    });
+async fn restarted(victim: &Victim) -> Effect {
+    let now = match &victim.part {
+        Some(part) => part
+            .successor()
+            .await
+            .map(|(new, is)| (part.pid(), new, is)),
+        None => None,
+    };
     let name = &victim.name;
     match now {
         Some((old, new, true)) => Effect {

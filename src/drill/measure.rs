@@ -16,21 +16,21 @@ const DIGITS: u8 = 3;
 /// What the clients saw of the fault. Times are microseconds after the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// The first acknowledgement of a write that was sent at or after the fault, or its end.
+    /// The first acknowledgement of a write that was sent when the fault was done, or after its end.
     pub first_ack_us: Option<u32>,
     /// The longest time without an acknowledged write: from, and to.
     pub longest: (u32, u32),
 }
 
-/// Looks for the gap that begins at the fault at the earliest. `origin_us` is where the first
-/// acknowledgement counts from: the fault, or its end.
-pub fn gap(samples: &[Sample], fault_us: u32, origin_us: u32, end_us: u32) -> Gap {
+/// Looks for the gap that begins at the fault at the earliest. The first acknowledgement
+/// that counts is of a write that was sent from `sent_from_us` on: when the fault is done, or its end.
+pub fn gap(samples: &[Sample], fault_us: u32, sent_from_us: u32, end_us: u32) -> Gap {
     let acknowledged = || {
         let writes = samples.iter().filter(|sample| sample.is_write);
         writes.filter(|sample| sample.outcome == Outcome::Ok)
     };
     let first_ack_us = acknowledged()
-        .filter(|sample| sample.sent_us >= origin_us)
+        .filter(|sample| sample.sent_us >= sent_from_us)
         .map(|sample| sample.returned_us)
         .min();
     let mut returns: Vec<_> = acknowledged()

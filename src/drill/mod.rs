@@ -2,7 +2,7 @@
 //!
 //! An outside client: it never looks inside a node. In reading order: `report` (what comes out);
 //! `scenario` (the faults), `dice` and `mix` (what the load asks for), `worker` and `load` (the clients),
-//! `timeline` and `watch` (what members and nodes do), `site` (the cluster), `fault` and `confirm` (what
+//! `timeline` and `watch` (what members and nodes do), `reach`, `hands` and `site` (the cluster), `fault` and `confirm` (what
 //! is done to it), `measure` (the figures), `run` (one run), `engine` (all of them); `stats`, `outcome`, `slo`,
 //! `junit`, `summary`, `diff`, `html` (how a report is shown).
 
@@ -10,9 +10,11 @@ mod confirm;
 mod dice;
 mod engine;
 mod fault;
+mod hands;
 mod load;
 mod measure;
 mod mix;
+mod reach;
 pub mod report;
 mod run;
 mod scenario;

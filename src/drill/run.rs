@@ -49,6 +49,8 @@ const FALSE_ACKNOWLEDGEMENT: &str = "no acknowledgement without a majority";
 /// When the fault was done and taken back, and what was seen meanwhile.
 struct Happened {
     fault_ns: u64,
+    /// What is sent from here on meets the fault.
+    done_ns: u64,
     heal_ns: u64,
     confirmation: Confirmation,
 }
@@ -68,7 +70,7 @@ pub async fn run(
     let log_from = log_end(site).await?.max(1);
     let namespace = fresh_namespace()?;
     let (history, writer) = Recorder::create(&files.history).map_err(|error| error.to_string())?;
-    let watch = Watch::begin(&site.uri, &site.members, &site.nodes)?;
+    let watch = Watch::begin(&site.reach, &site.members, &site.nodes)?;
     let load_plan = load::Plan {
         clients: plan.clients,
         rate: plan.rate,
@@ -159,6 +161,13 @@ async fn harm(act: &Act<'_>, fault: Fault, load: &Load, watch: &Watch) -> Result
     load.pulse().arm(fault_ns);
     let done = Instant::now();
     act.inject().await?;
+    let done_ns = if act.has_its_effect_late() {
+        let now_ns = monotonic_ns();
+        load.pulse().arm(now_ns);
+        now_ns
+    } else {
+        fault_ns
+    };
     let mut effects = act.effects("right after it", watch).await;
     let hold_max = HOLD_MAX.saturating_sub(done.elapsed());
     if !fault.counts_from_healing() && timeout(hold_max, load.pulse().beat()).await.is_ok() {
@@ -177,6 +186,7 @@ async fn harm(act: &Act<'_>, fault: Fault, load: &Load, watch: &Watch) -> Result
     watch.sharpen(false);
     Ok(Happened {
         fault_ns,
+        done_ns,
         heal_ns,
         confirmation: confirm(&effects, &act.before, &after),
     })
@@ -217,13 +227,13 @@ fn describe(
         micros(happened.heal_ns),
         micros(end_ns),
     );
-    let origin_us = if fault.counts_from_healing() {
-        heal_us
+    let (origin_us, sent_from_us) = if fault.counts_from_healing() {
+        (heal_us, heal_us)
     } else {
-        fault_us
+        (fault_us, micros(happened.done_ns))
     };
     let samples = &ended.samples;
-    let gap = measure::gap(samples, fault_us, origin_us, end_us);
+    let gap = measure::gap(samples, fault_us, sent_from_us, end_us);
     let moments = moments(act, fault, happened, timeline);
     let mut checks = Vec::new();
     if fault == Fault::MajorityLoss {

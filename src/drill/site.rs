@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
+use super::hands::Hands;
+use super::reach::Reach;
 use super::scenario::Fault;
 use super::watch::NodeAddress;
 use super::worker::Route;
 use crate::client::Client;
 use crate::cluster::info::ClusterInfo;
 use crate::cluster::{ClusterName, Handles, Throwaway};
+use crate::compose::Containers;
 use crate::config::{Secret, ServerUrl};
 use crate::store::{Direct, Probe, members_of};
 
@@ -37,24 +38,16 @@ type Sources = BTreeMap<String, Option<String>>;
 pub struct Site {
     /// What it is, in words.
     pub target: String,
-    pub uri: Secret,
+    pub reach: Reach,
     pub members: Vec<String>,
     pub nodes: Vec<NodeAddress>,
     pub key: Option<Secret>,
     /// `None`: it can be asked, and none of its processes touched.
-    pub handles: Option<Handles>,
-    /// A member was cut off at some time.
-    was_cut: AtomicBool,
+    pub hands: Option<Hands>,
     throwaway: Option<Throwaway>,
 }
 
 impl Site {
-    /// Cuts a member off. Whatever happens then, [`Site::restore`] takes it back.
-    pub fn cut(&self, handles: &Handles, member: &str) -> Result<(), String> {
-        self.was_cut.store(true, Ordering::Relaxed);
-        handles.cut(member).map_err(|error| error.to_string())
-    }
-
     /// Starts a cluster for this drill alone.
     pub async fn throw_away(nodes: usize, fault: Fault) -> Result<Self, String> {
         let more: &[OsString] = match fault {
@@ -82,12 +75,11 @@ impl Site {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             target: format!("the replica set of {}", members.join(", ")),
-            uri: uri.clone(),
+            reach: Reach::by_name(uri.clone()),
             members,
             nodes: Vec::new(),
             key: None,
-            handles: None,
-            was_cut: AtomicBool::new(false),
+            hands: None,
             throwaway: None,
         })
     }
@@ -99,6 +91,22 @@ impl Site {
         Self::local(format!("the cluster '{name}'"), info, handles)
     }
 
+    /// The containers of a compose project.
+    pub async fn compose(project: &str) -> Result<Self, String> {
+        let opened = Containers::open(project).await;
+        let opened = opened.map_err(|error| error.to_string())?;
+        let nodes = opened.nodes.into_iter();
+        Ok(Self {
+            target: format!("the compose project '{project}'"),
+            reach: Reach::at(opened.mongodb_uri, opened.containers.addresses()),
+            members: opened.members,
+            nodes: nodes.map(|(name, url)| NodeAddress { name, url }).collect(),
+            key: Some(opened.api_key),
+            hands: Some(Hands::Compose(opened.containers)),
+            throwaway: None,
+        })
+    }
+
     fn local(target: String, info: ClusterInfo, handles: Handles) -> Result<Self, String> {
         let nodes = info.nodes.iter().map(|node| {
             Ok(NodeAddress {
@@ -108,12 +116,11 @@ impl Site {
         });
         Ok(Self {
             target,
-            uri: Secret::new(info.mongodb_uri),
+            reach: Reach::by_name(Secret::new(info.mongodb_uri)),
             members: info.members.into_iter().map(|member| member.host).collect(),
             nodes: nodes.collect::<Result<_, String>>()?,
             key: Some(Secret::new(info.api_key)),
-            handles: Some(handles),
-            was_cut: AtomicBool::new(false),
+            hands: Some(Hands::local(handles)),
             throwaway: None,
         })
     }
@@ -126,7 +133,7 @@ impl Site {
     /// The way of the load.
     pub async fn route(&self, direct: bool) -> Result<Route, String> {
         if direct {
-            let connected = Direct::as_shipped(self.uri.expose()).await;
+            let connected = Direct::as_shipped(self.reach.uri().expose()).await;
             return connected
                 .map(Route::Direct)
                 .map_err(|error| error.to_string());
@@ -160,12 +167,15 @@ impl Site {
 
     async fn any_probe(&self) -> Option<Probe> {
         let host = self.members.first()?;
-        Probe::open(self.uri.expose(), host).await.ok()
+        self.reach.open(host).await.ok()
     }
 
     /// Waits until all members are primary or secondary and have caught up, all nodes agree, and the
     /// members have settled from whom they copy.
     pub async fn wait_until_well(&self) -> Result<(), String> {
+        if let Some(hands) = &self.hands {
+            hands.resolve().await?;
+        }
         let began = Instant::now();
         let end = began + WELL_MAX;
         let mut last = (began, None);
@@ -198,7 +208,7 @@ impl Site {
     async fn well(&self) -> Result<Sources, String> {
         let mut looks = Vec::new();
         for host in &self.members {
-            let probe = Probe::open(self.uri.expose(), host).await;
+            let probe = self.reach.open(host).await;
             let probe = probe.map_err(|error| format!("{host}: {error}"))?;
             let look = probe.look().await;
             looks.push((host, look.map_err(|error| format!("{host}: {error}"))?));
@@ -240,31 +250,15 @@ impl Site {
         Ok(sources)
     }
 
-    /// Takes back whatever a fault has left: wakes what is frozen, lets go of what is held. May be
-    /// called at any time.
-    pub fn restore(&self) {
-        let Some(handles) = &self.handles else {
-            return;
-        };
-        for child in handles.children() {
-            handles.release(&child);
-            if self.was_cut.load(Ordering::Relaxed) {
-                handles.rejoin(&child);
-            }
-            if let Some(process) = handles.process(&child)
-                && process.state() == Some('T')
-            {
-                process.signal(Signal::CONT);
-            }
-        }
-    }
-
-    /// Restores the cluster, and stops it if it is the drill's own.
+    /// Takes back whatever a fault has left, and stops the cluster if it is the drill's own.
     pub async fn leave(mut self) -> Result<(), String> {
-        self.restore();
+        let restored = match &self.hands {
+            Some(hands) => hands.put_back().await,
+            None => Ok(()),
+        };
         match self.throwaway.take() {
             Some(throwaway) => throwaway.end().await.map_err(|error| error.to_string()),
-            None => Ok(()),
+            None => restored,
         }
     }
 }

@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::reach::Reach;
 use super::timeline::{MemberSeen, NodeSeen, Situation, Timeline};
 use crate::check::record::monotonic_ns;
 use crate::client::Client;
-use crate::config::{Secret, ServerUrl};
+use crate::config::ServerUrl;
 use crate::store::{Probe, StoreError};
 
 /// Between two looks at a member.
@@ -45,7 +46,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn begin(uri: &Secret, members: &[String], nodes: &[NodeAddress]) -> Result<Self, String> {
+    pub fn begin(reach: &Reach, members: &[String], nodes: &[NodeAddress]) -> Result<Self, String> {
         let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
         let timeline = Arc::new(Mutex::new(Timeline::new(members, &names)));
         let sharp = Arc::new(AtomicBool::new(false));
@@ -54,7 +55,7 @@ impl Watch {
             let looker = MemberLooker {
                 number,
                 host: host.clone(),
-                uri: uri.clone(),
+                reach: reach.clone(),
                 timeline: Arc::clone(&timeline),
                 sharp: Arc::clone(&sharp),
             };
@@ -102,7 +103,7 @@ fn lock(timeline: &Mutex<Timeline>) -> MutexGuard<'_, Timeline> {
 struct MemberLooker {
     number: usize,
     host: String,
-    uri: Secret,
+    reach: Reach,
     timeline: Arc<Mutex<Timeline>>,
     sharp: Arc<AtomicBool>,
 }
@@ -116,20 +117,25 @@ impl MemberLooker {
             committed_term: None,
         };
         loop {
-            if let Ok(probe) = Probe::open(self.uri.expose(), &self.host).await {
+            if let Ok(probe) = self.reach.open(&self.host).await {
                 let _ = self.look_through(&probe, &mut last).await;
             }
             last.state = DOWN.into();
             self.see(monotonic_ns(), &last);
             // The driver looks again after half a second at the earliest: knock first.
-            while !matches!(
-                timeout(KNOCK_MAX, TcpStream::connect(&self.host)).await,
-                Ok(Ok(_))
-            ) {
+            while !self.listens().await {
                 sleep(KNOCK_PAUSE).await;
             }
             sleep(KNOCK_PAUSE).await;
         }
+    }
+
+    async fn listens(&self) -> bool {
+        let Some(address) = self.reach.address(&self.host) else {
+            return false;
+        };
+        let knock = timeout(KNOCK_MAX, TcpStream::connect(address)).await;
+        matches!(knock, Ok(Ok(_)))
     }
 
     async fn look_through(&self, probe: &Probe, last: &mut MemberSeen) -> Result<(), StoreError> {

@@ -1,5 +1,7 @@
 //! docker-compose.yml with real containers: they come up, come back, and go without a trace.
 
+mod drill;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -30,7 +32,7 @@ impl<'a> User<'a> {
     #[track_caller]
     fn insert(&self, id: u32) {
         let document = format!("{{\"_id\": {id}}}");
-        // MongoDB's own election takes 10 to 12 s.
+        // MongoDB's own election takes 10 to 12 s, where the nodes cannot help.
         self.drumline(&["insert", "shop.orders", &document, "--timeout", "50s"]);
     }
 
@@ -358,6 +360,11 @@ fn the_page_shows_what_really_happens() {
             let port = compose.port(node).to_string();
             step.command = step.command.replace(written, &port);
             step.shown = step.shown.replace(written, &port);
+        }
+        let project = format!(" {}", compose.project());
+        for option in ["--compose", "--confirm"] {
+            let named = format!("{option} drumline");
+            step.command = step.command.replace(&named, &format!("{option}{project}"));
         }
     }
     let mut commands: Vec<_> = steps.iter().map(|step| step.command.clone()).collect();

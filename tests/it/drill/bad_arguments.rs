@@ -27,6 +27,10 @@ fn what_makes_no_sense_is_a_usage_error_and_starts_nothing() {
             "cannot be used with",
         ),
         (
+            &["drill", "kill", "--compose", "x", "--fresh"],
+            "cannot be used with",
+        ),
+        (
             &["drill", "kill", "--servers", "http://127.0.0.1:1"],
             "must reach the processes",
         ),

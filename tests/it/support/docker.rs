@@ -165,6 +165,11 @@ impl Compose {
         &self.sandbox
     }
 
+    /// The name of the project.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
     /// The published port of a node.
     pub fn port(&self, node: &str) -> u16 {
         self.ports[NODES.iter().position(|known| *known == node).unwrap()]
