@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufWriter, Write};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ struct Place {
 /// Writes the history in `history` to `file` in another form.
 pub fn export(history: &Path, form: Export, file: &Path) -> Result<(), CheckError> {
     let source = super::open(history)?;
+    refuse_itself(history, file)?;
     let created = File::create(file).map_err(|error| CheckError::Write {
         path: file.display().to_string(),
         error,
@@ -42,6 +43,25 @@ pub fn export(history: &Path, form: Export, file: &Path) -> Result<(), CheckErro
         Export::Elle => elle(history, source, &mut out)?,
     }
     Ok(out.end()?)
+}
+
+/// The history is the evidence, and must not be written over.
+fn refuse_itself(history: &Path, file: &Path) -> Result<(), CheckError> {
+    let identity = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let known = identity(history);
+    if known.is_none() || identity(file) != known {
+        return Ok(());
+    }
+    Err(CheckError::Write {
+        path: file.display().to_string(),
+        error: std::io::Error::new(
+            std::io::ErrorKind::AlreadyExists,
+            "that is the history itself; name another file",
+        ),
+    })
 }
 
 /// A JSON array, an element a line.
@@ -203,6 +223,17 @@ mod tests {
 {"process":1,"request":null,"op":"read","key":1,"value":null,"invoke_ns":50,"return_ns":60,"outcome":"ok","result":6,"stamp":3,"position":3}
 {"process":0,"request":"c","op":"put","key":1,"value":7,"invoke_ns":50,"return_ns":70,"outcome":"fail","result":"503","stamp":null,"position":null}
 "#;
+
+    #[test]
+    fn a_history_is_not_written_over() {
+        let path = std::env::temp_dir().join(format!("drumline-itself-{}", std::process::id()));
+        std::fs::write(&path, "{}\n").unwrap();
+        let refused = export(&path, Export::Elle, &path);
+        let left = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(refused, Err(CheckError::Write { .. })));
+        assert_eq!(left, "{}\n");
+    }
 
     fn exported(form: Export, history: &str) -> Result<Value, CheckError> {
         let folder = std::env::temp_dir();

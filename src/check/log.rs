@@ -180,7 +180,7 @@ struct Tail {
 fn follows(tail: Option<&Tail>, next: &Document, findings: &mut Findings) {
     let position = next.position;
     if let Some(tail) = tail {
-        if position != tail.position + 1 {
+        if tail.position.checked_add(1) != Some(position) {
             findings.violate(Rule::Contiguous, &[], || {
                 format!("position {position} follows {} in the log", tail.position)
             });

@@ -5,7 +5,7 @@ use std::io::BufRead;
 use super::CheckError;
 use super::clients::Clients;
 use super::findings::{Findings, Rule};
-use super::history::Outcome;
+use super::history::{Op, Outcome};
 use super::line::{Deed, Line, Lines, Told};
 use super::log::{self, Log};
 use super::order::{self, Placed};
@@ -255,6 +255,9 @@ impl Intake {
                         }
                         if entry.refused {
                             found.step.deed.told = Told::Refused;
+                        } else if found.step.deed.op == Op::Insert {
+                            // One that stands in the log was done.
+                            found.step.deed.told = Told::One;
                         }
                         found.step.kind = Kind::Write;
                         found.step.stamp = entry.stamp;

@@ -11,10 +11,16 @@ use rustix::process::Signal;
 use super::cut::Groups;
 use super::error::Error;
 use super::info::ClusterInfo;
-use super::place::{Place, Root, make_private_folder, write_private};
+use super::place::{Lock, Place, Root, make_private_folder, write_private};
 use super::process::Identity;
 use super::run::{ChildRun, Run};
 use super::spec::{ClusterName, Part, Spec};
+
+/// Ends when it is dropped, or with its process.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: Lock,
+}
 
 /// A way to a running cluster's processes.
 #[derive(Debug, Clone)]
@@ -35,9 +41,16 @@ impl Handles {
         }
     }
 
-    /// Whether it goes with its supervisor.
-    pub const fn is_ephemeral(&self) -> bool {
-        self.spec.ephemeral
+    /// Its holder is the only one that harms this cluster: another drill would take back what this one
+    /// did.
+    pub fn take_turn(&self) -> Result<Turn, Error> {
+        match Lock::take(&self.place.hold("drill.lock"))? {
+            Some(lock) => Ok(Turn { _lock: lock }),
+            None => Err(Error::Failed(format!(
+                "another drill harms the cluster '{}': wait until it ends, or drill a cluster of its own with --fresh",
+                self.spec.name
+            ))),
+        }
     }
 
     /// The names of all children.

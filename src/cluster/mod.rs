@@ -31,11 +31,12 @@ mod web;
 
 pub use error::Error;
 pub use guard::guard;
-pub use handles::{Handles, Process};
+pub use handles::{Handles, Process, Turn};
 pub use launch::{Options, up};
 pub use place::Place;
 pub use replica::initiate;
 pub use report::{listing, show, table};
+pub use signals::StopRequests;
 pub use spec::{ClusterName, NAME_DEFAULT, Wish};
 pub use stop::{Stopped, down, purge};
 pub use throwaway::Throwaway;

@@ -72,7 +72,19 @@ pub async fn drill(
             history: folder.join("history.jsonl"),
             log: folder.join("log.jsonl"),
         };
-        let mut run = run::run(site, plan, number, &files, &told).await?;
+        let mut run = match run::run(site, plan, number, &files, &told).await {
+            Ok(run) => run,
+            Err(why) if report.runs.is_empty() => return Err(why),
+            // What the runs before have shown must not be lost with this one.
+            Err(why) => {
+                report.verdict.push(Verdict {
+                    name: "all runs were done".into(),
+                    holds: false,
+                    detail: format!("run {number} of {}: {why}", plan.runs),
+                });
+                break;
+            }
+        };
         let direct = plan.direct;
         // It reads all of the history again: not on a thread that others wait for.
         let checked = tokio::task::spawn_blocking(move || check(&files, direct)).await;
@@ -83,7 +95,7 @@ pub async fn drill(
         report.runs.push(run);
     }
     report.distributions = stats::distributions(&report.runs);
-    report.verdict = verdict(&report.runs);
+    report.verdict.extend(verdict(&report.runs));
     if let Some(slo) = &plan.slo {
         report.verdict.extend(slo::judge(&report, slo));
     }
@@ -115,7 +127,12 @@ fn check(files: &Files, direct: bool) -> Result<Vec<Verdict>, CheckError> {
         holds,
         detail,
     });
-    Ok(sums.chain(rules).collect())
+    let decided = (findings.undecided > 0).then(|| Verdict {
+        name: "the replies for each key were decided".into(),
+        holds: false,
+        detail: format!("{} keys have too many unknown writes", findings.undecided),
+    });
+    Ok(sums.chain(rules).chain(decided).collect())
 }
 
 fn sums(findings: &Findings) -> [Verdict; 3] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use super::hands::{Condition, Ending, Hands, Part};
+use super::hands::{Condition, Ending, Part};
 use super::report::Confirmed;
 use super::scenario::{Aim, Fault};
 use super::site::Site;
@@ -16,6 +16,8 @@ use super::watch::Watch;
 const EFFECT_MAX: Duration = Duration::from_secs(3);
 /// How long a part that is restarted may take to be well.
 const RESTART_MAX: Duration = Duration::from_secs(60);
+/// The state of a member in what it says of itself.
+const PRIMARY: &str = "primary";
 const POLL: Duration = Duration::from_millis(2);
 /// `replSetStepDown` fails now and then because it does not get its lock in time.
 const STEP_DOWN_TRIES: usize = 5;
@@ -132,7 +134,20 @@ impl<'a> Act<'a> {
         })
     }
 
-    /// Does it. Returns at once, but for a restart of all and for a step-down.
+    /// Sees to it that who ends stays away until the fault is taken back.
+    pub fn hold(&self) -> Result<(), String> {
+        let mut ending = match self.fault {
+            Fault::Kill
+            | Fault::CoordinatorKill
+            | Fault::CoordinatorAndPrimary
+            | Fault::MajorityLoss
+            | Fault::Handoff => self.victims.iter(),
+            _ => return Ok(()),
+        };
+        ending.try_for_each(|victim| victim.part()?.hold())
+    }
+
+    /// Does it; it must be held. Returns at once, but for a restart of all and for a step-down.
     pub async fn inject(&self) -> Result<(), String> {
         match self.fault {
             Fault::Stepdown => self.step_down(false).await,
@@ -173,13 +188,6 @@ impl<'a> Act<'a> {
         effects
     }
 
-    /// Whether it has its effect some time between the call of the engine and its end: a write that is sent
-    /// meanwhile may still come before it.
-    pub fn has_its_effect_late(&self) -> bool {
-        let by_engine = matches!(self.site.hands, Some(Hands::Compose(_)));
-        by_engine && !self.fault.is_a_command() && self.fault != Fault::RestartRolling
-    }
-
     /// Whether MongoDB must elect because of it.
     pub fn hits_the_primary(&self) -> bool {
         let primary = self.before.primary.as_ref();
@@ -203,6 +211,10 @@ impl<'a> Act<'a> {
         loop {
             match probe.step_down(force).await {
                 Ok(()) => return Ok(()),
+                // The answer may have been lost.
+                Err(_) if probe.look().await.is_ok_and(|look| look.state != PRIMARY) => {
+                    return Ok(());
+                }
                 Err(error) if tries == STEP_DOWN_TRIES => {
                     return Err(format!("{host} does not step down: {error}"));
                 }
@@ -217,14 +229,13 @@ impl<'a> Act<'a> {
         let probe = self.site.reach.open(host).await;
         let probe = probe.map_err(|error| error.to_string())?;
         let allowed = probe.let_stand().await;
+        if probe.look().await.is_ok_and(|look| look.state == PRIMARY) {
+            return Ok(());
+        }
         allowed.map_err(|error| format!("{host} may not stand again for a while: {error}"))
     }
 
-    /// Ends all victims; they stay away until the fault is taken back.
     async fn end_all(&self, how: Ending) -> Result<(), String> {
-        for victim in &self.victims {
-            victim.part()?.hold()?;
-        }
         self.each(async |part| part.end(how).await).await
     }
 
@@ -299,6 +310,14 @@ async fn state_is(victim: &Victim, when: &str, wanted: Condition) -> Effect {
             fact: format!("{when}: the process of {name} cannot be seen"),
         };
     };
+    if wanted == Condition::Gone
+        && let Some((pid, true)) = part.successor().await
+    {
+        return Effect {
+            verdict: Confirmed::Mismatch,
+            fact: format!("{when}: {name} runs again, as process {pid}"),
+        };
+    }
     let (pid, is, wanted_is) = (part.pid(), now.as_str(), wanted.as_str());
     if now == wanted {
         return Effect {

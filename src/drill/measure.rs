@@ -38,9 +38,13 @@ pub fn gap(samples: &[Sample], fault_us: u32, sent_from_us: u32, end_us: u32) ->
         .filter(|at| *at >= fault_us)
         .collect();
     returns.sort_unstable();
-    if returns.is_empty() {
-        returns.push(end_us);
-    }
+    // The time after the last acknowledgement counts too, as long as somebody waited for another.
+    let writes = samples.iter().filter(|sample| sample.is_write);
+    let waited = writes.map(|sample| sample.returned_us).max();
+    returns.push(match returns.last() {
+        None => end_us,
+        Some(last) => waited.unwrap_or(0).max(*last),
+    });
     let begins = std::iter::once(fault_us).chain(returns.iter().copied());
     let gaps = begins.zip(returns.iter().copied());
     let longest = gaps.max_by_key(|(from, to)| to.saturating_sub(*from));
@@ -240,6 +244,16 @@ mod tests {
         let gap = gap(&samples, 100_000, 100_000, 400_000);
         assert_eq!(gap.first_ack_us, Some(350_000));
         assert_eq!(gap.longest, (105_000, 350_000));
+    }
+
+    #[test]
+    fn one_answer_does_not_end_an_outage_that_goes_on() {
+        let samples = [
+            write(110_000, 120_000, Outcome::Ok),
+            write(130_000, 800_000, Outcome::Unknown),
+        ];
+        let gap = gap(&samples, 100_000, 100_000, 900_000);
+        assert_eq!(gap.longest, (120_000, 800_000));
     }
 
     #[test]

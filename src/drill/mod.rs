@@ -35,5 +35,6 @@ pub mod stats;
 pub mod summary;
 
 pub use engine::{Plan, Told, drill};
+pub use run::is_of_the_end;
 pub use scenario::{Aim, Fault};
 pub use site::Site;

@@ -46,6 +46,17 @@ pub struct Files {
 /// The check of a majority-loss drill.
 const FALSE_ACKNOWLEDGEMENT: &str = "no acknowledgement without a majority";
 
+/// What may go wrong after the load.
+const WELL_AGAIN: &str = "all is well after the fault";
+const READ_BACK: &str = "all that was written can be read at the end";
+const LOG_RECORDED: &str = "the log can be read at the end";
+const REMOVED: &str = "what the load wrote is removed";
+
+/// Whether a check tells what went wrong after the load, and not a violation.
+pub fn is_of_the_end(check: &Verdict) -> bool {
+    [WELL_AGAIN, READ_BACK, LOG_RECORDED, REMOVED].contains(&&*check.name)
+}
+
 /// When the fault was done and taken back, and what was seen meanwhile.
 struct Happened {
     fault_ns: u64,
@@ -89,7 +100,8 @@ pub async fn run(
 
     let ended = load.end().await?;
     let end_ns = monotonic_ns();
-    site.wait_until_well().await?;
+    // From here on nothing may keep the history from the checker.
+    let mut ends = vec![end(WELL_AGAIN, site.wait_until_well().await)];
     let timeline = watch.timeline();
     drop(watch);
     told(Told::Step("reading back all that was written"));
@@ -107,22 +119,42 @@ pub async fn run(
         let drawn = format!("drawn: {}", fault.name());
         run.confirmation.evidence.insert(0, drawn);
     }
-    let unread = ended.read_all(&history).await?;
+    ends.push(end(READ_BACK, all_read(ended, &history).await));
     drop(history);
     writer.finish().map_err(|error| error.to_string())?;
-    if unread > 0 {
-        return Err(format!(
-            "{unread} of the keys that were written could not be read at the end"
-        ));
-    }
     if !plan.direct && !site.nodes.is_empty() {
-        record_log(site, log_from, &files.log).await?;
+        let recorded = record_log(site, log_from, &files.log).await;
+        if recorded.is_err() {
+            // Half a log would show violations that there are not.
+            let _ = std::fs::remove_file(&files.log);
+        }
+        ends.push(end(LOG_RECORDED, recorded));
     }
     if !site.is_throwaway() {
         told(Told::Step("removing what was written"));
-        clean_up(site, plan, &namespace, load_plan.rate, end_ns - start_ns).await?;
+        let removed = clean_up(site, plan, &namespace, load_plan.rate, end_ns - start_ns).await;
+        ends.push(end(REMOVED, removed));
     }
+    run.checks.extend(ends.into_iter().flatten());
     Ok(run)
+}
+
+/// What has gone wrong after the load, as a check that does not hold.
+fn end(name: &str, ended: Result<(), String>) -> Option<Verdict> {
+    Some(Verdict {
+        name: name.into(),
+        holds: false,
+        detail: ended.err()?,
+    })
+}
+
+async fn all_read(ended: Ended, history: &Recorder) -> Result<(), String> {
+    match ended.read_all(history).await? {
+        0 => Ok(()),
+        unread => Err(format!(
+            "{unread} of the keys that were written could not be read"
+        )),
+    }
 }
 
 /// Calm, the fault, and calm again.
@@ -157,17 +189,13 @@ async fn tell_progress(load: &Load, told: &(dyn Fn(Told<'_>) + Sync)) {
 /// Does the fault, and takes it back when the service has done without the victim for a while.
 async fn harm(act: &Act<'_>, fault: Fault, load: &Load, watch: &Watch) -> Result<Happened, String> {
     watch.sharpen(true);
+    act.hold()?;
     let fault_ns = monotonic_ns();
-    load.pulse().arm(fault_ns);
     let done = Instant::now();
     act.inject().await?;
-    let done_ns = if act.has_its_effect_late() {
-        let now_ns = monotonic_ns();
-        load.pulse().arm(now_ns);
-        now_ns
-    } else {
-        fault_ns
-    };
+    // A write that was sent before may have come before the fault.
+    let done_ns = monotonic_ns();
+    load.pulse().arm(done_ns);
     let mut effects = act.effects("right after it", watch).await;
     let hold_max = HOLD_MAX.saturating_sub(done.elapsed());
     if !fault.counts_from_healing() && timeout(hold_max, load.pulse().beat()).await.is_ok() {
@@ -293,24 +321,30 @@ fn first(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// Without a majority no write that was sent meanwhile can be acknowledged.
+/// Without a majority no write can be acknowledged.
 fn no_false_acknowledgement(ended: &Ended, fault_us: u32, heal_us: u32) -> Verdict {
     let within = |sample: &&load::Sample| {
         sample.is_write
             && sample.outcome == crate::check::history::Outcome::Ok
-            && sample.sent_us >= fault_us + ENDING_US
+            && sample.returned_us >= fault_us + ENDING_US
             && sample.returned_us < heal_us
     };
+    let waiting = |sample: &&load::Sample| {
+        sample.is_write && sample.sent_us < heal_us && sample.returned_us >= fault_us + ENDING_US
+    };
     let count = ended.samples.iter().filter(within).count();
+    let asked = ended.samples.iter().filter(waiting).count();
     Verdict {
         name: FALSE_ACKNOWLEDGEMENT.into(),
-        holds: count == 0,
-        detail: format!("{count} writes acknowledged while two of three members were away"),
+        holds: count == 0 && asked > 0,
+        detail: format!(
+            "{count} of the {asked} writes that were asked for while two of three members were away were acknowledged then"
+        ),
     }
 }
 
-/// A killed process may take this long to be gone; what it has sent may be acknowledged.
-const ENDING_US: u32 = 200_000;
+/// A killed process may take this long to be gone, and the answer to what it has sent to arrive.
+const ENDING_US: u32 = 1_000_000;
 
 /// The end of the log before the run: what its first reads may show.
 async fn log_end(site: &Site) -> Result<i64, String> {
@@ -322,18 +356,20 @@ async fn log_end(site: &Site) -> Result<i64, String> {
     Ok(view.position.unwrap_or(0))
 }
 
-/// Writes the log's documents from a position on, one a line, as `drumline log -o jsonl` prints them.
+/// Writes the log's documents from a position to its end, one a line, as `drumline log -o jsonl` prints them.
 async fn record_log(site: &Site, mut from: i64, path: &Path) -> Result<(), String> {
     let fail = |error: &dyn std::fmt::Display| format!("cannot record the log: {error}");
     let client = site.client(CALL_MAX)?;
     let file = File::create(path).map_err(|error| fail(&error))?;
     let mut out = BufWriter::new(file);
     let clock = Clock::default();
-    loop {
+    // Others may write on and on.
+    let end = log_end(site).await?;
+    while from <= end {
         let page = client.log(from, LOG_PAGE, &clock).await;
         let page = page.map_err(|error| fail(&error))?;
         let Some(last) = page.last() else {
-            return out.flush().map_err(|error| fail(&error));
+            return Err(format!("the log ends before position {end}"));
         };
         let last = last.get_i64("_id").map_err(|error| fail(&error))?;
         from = last + 1;
@@ -342,6 +378,7 @@ async fn record_log(site: &Site, mut from: i64, path: &Path) -> Result<(), Strin
             writeln!(out, "{line}").map_err(|error| fail(&error))?;
         }
     }
+    out.flush().map_err(|error| fail(&error))
 }
 
 fn fresh_namespace() -> Result<Namespace, String> {

@@ -13,7 +13,7 @@ use super::watch::NodeAddress;
 use super::worker::Route;
 use crate::client::Client;
 use crate::cluster::info::ClusterInfo;
-use crate::cluster::{ClusterName, Handles, Throwaway};
+use crate::cluster::{ClusterName, Handles, Throwaway, Turn};
 use crate::compose::Containers;
 use crate::config::{Secret, ServerUrl};
 use crate::store::{Direct, Probe, members_of};
@@ -45,6 +45,8 @@ pub struct Site {
     /// `None`: it can be asked, and none of its processes touched.
     pub hands: Option<Hands>,
     throwaway: Option<Throwaway>,
+    /// Of a cluster that stays.
+    turn: Option<Turn>,
 }
 
 impl Site {
@@ -81,6 +83,7 @@ impl Site {
             key: None,
             hands: None,
             throwaway: None,
+            turn: None,
         })
     }
 
@@ -88,7 +91,10 @@ impl Site {
     pub fn running(name: &str) -> Result<Self, String> {
         let name = ClusterName::parse(name).map_err(|error| error.to_string())?;
         let (handles, info) = Handles::open(&name).map_err(|error| error.to_string())?;
-        Self::local(format!("the cluster '{name}'"), info, handles)
+        let turn = handles.take_turn().map_err(|error| error.to_string())?;
+        let mut site = Self::local(format!("the cluster '{name}'"), info, handles)?;
+        site.turn = Some(turn);
+        Ok(site)
     }
 
     /// The containers of a compose project.
@@ -104,6 +110,7 @@ impl Site {
             key: Some(opened.api_key),
             hands: Some(Hands::Compose(opened.containers)),
             throwaway: None,
+            turn: None,
         })
     }
 
@@ -122,6 +129,7 @@ impl Site {
             key: Some(Secret::new(info.api_key)),
             hands: Some(Hands::local(handles)),
             throwaway: None,
+            turn: None,
         })
     }
 
@@ -256,6 +264,7 @@ impl Site {
             Some(hands) => hands.put_back().await,
             None => Ok(()),
         };
+        drop(self.turn.take());
         match self.throwaway.take() {
             Some(throwaway) => throwaway.end().await.map_err(|error| error.to_string()),
             None => restored,

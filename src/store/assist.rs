@@ -23,6 +23,8 @@ const KNOCK_MAX: Duration = Duration::from_millis(250);
 const WRITABLE_MAX: Duration = Duration::from_secs(2);
 /// The pause between two looks at it.
 const WRITABLE_PAUSE: Duration = Duration::from_millis(2);
+/// Between two times that a new primary is told that it has caught up enough.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(25);
 /// How often a member tries its sync source again before it looks for another, with growing pauses:
 /// about a second in all. MongoDB's default is once. That takes 2 ms, finds nobody that is further
 /// ahead, and then rests for a second. While it tries, `replSetSyncFrom` is heard at once.
@@ -133,11 +135,13 @@ impl Store {
     /// 10 s. It may do so for `catch_up` at least, and is then told that this is enough.
     pub async fn until_writable(&self, host: &str, catch_up: Duration) -> Result<(), StoreError> {
         let began = Instant::now();
+        let mut tell = began + catch_up;
         while !self.hello(host).await?.primary {
             if began.elapsed() > WRITABLE_MAX {
                 return Err(StoreError::TimedOut(WRITABLE_MAX));
             }
-            if began.elapsed() > catch_up {
+            if Instant::now() > tell {
+                tell = Instant::now() + CATCH_UP_PAUSE;
                 let enough = doc! {"replSetAbortPrimaryCatchUp": 1};
                 if let Err(error) = self.ask_member(host, enough).await {
                     tracing::debug!(%error, "the new primary is not catching up");

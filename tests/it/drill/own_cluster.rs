@@ -114,7 +114,11 @@ fn several_runs_have_a_folder_each_and_limits_decide() {
     assert_eq!(printed["runs"].as_array().unwrap().len(), 2);
     // Compared with itself nothing differs.
     let diff = sandbox.ok(&["drill", "diff", path, path]);
-    assert!(diff.stdout.contains("first"), "{diff:#?}");
+    assert!(
+        diff.stdout.contains("The same drill on both sides."),
+        "{diff:#?}"
+    );
+    assert!(diff.stdout.contains("No verdict changed."), "{diff:#?}");
 }
 
 #[test]
