@@ -1,6 +1,6 @@
 //! Checks a recorded history against the promises of docs/protocol.md, in bounded memory.
 //!
-//! Pure but for the files it reads and those it sorts in; never asks a server. docs/checker.md says
+//! Touches only files: those it reads, those it sorts in, and the histories that `record` writes. Never asks a server. docs/checker.md says
 //! what is checked and what is not.
 
 mod clients;

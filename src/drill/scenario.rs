@@ -40,7 +40,7 @@ pub enum Fault {
     MajorityLoss,
     /// The coordinator is asked to stop (SIGTERM), and hands over
     Handoff,
-    /// A different one of the others for each run
+    /// One of the others but isolate, drawn for each run
     Random,
 }
 

@@ -114,7 +114,7 @@ struct Task {
     /// When the primary last answered; or when it was found, or given another chance.
     heard_at: Instant,
     excused_at: Instant,
-    /// When this node last told its peers that it finds no primary; `None` while it finds one.
+    /// What this node tells with each heartbeat; `None` while it finds a primary.
     telling: Option<Message>,
     voices: BTreeMap<NodeName, Instant>,
     /// When a primary of a later term was heard of, for [`ELECTIONS_TIME`], at most [`ELECTIONS_MAX`].
@@ -297,7 +297,7 @@ impl Task {
         }
         self.judge();
         if now > self.heard_at + self.parts.assist.primary_timeout {
-            self.lose("is silent, or has no successor");
+            self.lose("does not answer, and no other is primary");
         }
         if let Some(message) = self.telling {
             let _ = self.parts.wire.tell.try_send(message);
