@@ -1,7 +1,7 @@
 //! Checks a recorded history against the promises of docs/protocol.md, in bounded memory.
 //!
-//! Touches only files: those it reads, those it sorts in, and the histories that `record` writes. Never asks a server. docs/checker.md says
-//! what is checked and what is not.
+//! Touches only files: those it reads, those it sorts in, and the histories that `record` writes.
+//! Never asks a server. docs/checker.md says what is checked and what is not.
 
 mod clients;
 mod digest;

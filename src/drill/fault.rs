@@ -311,7 +311,7 @@ async fn state_is(victim: &Victim, when: &str, wanted: Condition) -> Effect {
         };
     };
     if wanted == Condition::Gone
-        && let Some((pid, true)) = part.successor().await
+        && let Some((pid, true)) = part.replacement().await
     {
         return Effect {
             verdict: Confirmed::Mismatch,
@@ -378,7 +378,7 @@ async fn isolated(victim: &Victim, when: &str, watch: &Watch) -> Effect {
 async fn restarted(victim: &Victim) -> Effect {
     let now = match &victim.part {
         Some(part) => part
-            .successor()
+            .replacement()
             .await
             .map(|(new, is)| (part.pid(), new, is)),
         None => None,

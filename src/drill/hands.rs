@@ -276,7 +276,7 @@ impl Part {
     }
 
     /// The process that runs in its place now, and whether it is another.
-    pub async fn successor(&self) -> Option<(u32, bool)> {
+    pub async fn replacement(&self) -> Option<(u32, bool)> {
         match self {
             Self::Child {
                 local,

@@ -21,7 +21,7 @@ use super::timeline::{Moments, Timeline};
 use super::watch::Watch;
 use crate::bench;
 use crate::check::record::{Recorder, monotonic_ns};
-use crate::client::Clock;
+use crate::client::{Client, Clock};
 use crate::model::Namespace;
 
 /// The load warms up for this long before the fault may come.
@@ -346,14 +346,17 @@ fn no_false_acknowledgement(ended: &Ended, fault_us: u32, heal_us: u32) -> Verdi
 /// A killed process may take this long to be gone, and the answer to what it has sent to arrive.
 const ENDING_US: u32 = 1_000_000;
 
-/// The end of the log before the run: what its first reads may show.
+/// The end of the log: what reads may show, and all that was acknowledged. A follower may not know of the last
+/// entries, so each node is asked.
 async fn log_end(site: &Site) -> Result<i64, String> {
-    if site.nodes.is_empty() {
-        return Ok(0);
+    let mut end = 0;
+    for node in &site.nodes {
+        let client = Client::new(vec![node.url.clone()], site.key.as_ref(), CALL_MAX);
+        let view = client.map_err(|error| error.to_string())?.status().await;
+        let view = view.map_err(|error| format!("{}: {error}", node.name))?;
+        end = end.max(view.position.unwrap_or(0));
     }
-    let view = site.client(CALL_MAX)?.status().await;
-    let view = view.map_err(|error| error.to_string())?;
-    Ok(view.position.unwrap_or(0))
+    Ok(end)
 }
 
 /// Writes the log's documents from a position to its end, one a line, as `drumline log -o jsonl` prints them.

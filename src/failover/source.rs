@@ -40,12 +40,11 @@ async fn make(
     }
     let may_lengthen = lengthen(store, primary).await?;
     store.sync_from(member, source).await?;
-    for _ in 0..NOTES {
-        if !may_lengthen {
-            break;
+    if may_lengthen {
+        for _ in 0..NOTES {
+            sleep(NOTE_PAUSE).await;
+            lengthen(store, primary).await?;
         }
-        sleep(NOTE_PAUSE).await;
-        lengthen(store, primary).await?;
     }
     Ok(true)
 }

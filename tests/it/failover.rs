@@ -16,6 +16,9 @@ use crate::support::{Cluster, eventually, kill, wait_until};
 /// MongoDB's own election takes 10 s and more; this leaves room for a busy machine.
 const FAILOVER_MAX: Duration = Duration::from_secs(6);
 
+/// A chain that does not stay is lost within a second or two.
+const CHAIN_STAYS: Duration = Duration::from_secs(6);
+
 fn insert(id: i32) -> serde_json::Value {
     json!({"database": "failover", "collection": "c", "document": {"_id": {"$numberInt": id.to_string()}}})
 }
@@ -65,6 +68,50 @@ fn a_killed_primary_costs_less_than_an_election_of_mongodb() {
         }
         assert!(noticed >= 2, "{noticed} of 3 nodes noticed");
     });
+}
+
+/// Who copies from whom.
+fn sources(cluster: &Cluster) -> Vec<(String, String, Option<String>)> {
+    let arguments = ["status", "--name", Cluster::NAME, "-o", "json"];
+    let outcome = cluster.sandbox().run(&arguments);
+    let view: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
+    let members = view["members"].as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let members = members.iter().map(|member| {
+        let (host, state) = (text(&member["host"]), text(&member["state"]));
+        let source = text(&member["sync_source"]);
+        (host.unwrap_or_default(), state.unwrap_or_default(), source)
+    });
+    members.collect()
+}
+
+fn is_chain(members: &[(String, String, Option<String>)]) -> bool {
+    let of = |wanted: &str| -> Vec<_> {
+        let members = members.iter().filter(|(_, state, _)| state == wanted);
+        members.collect()
+    };
+    let (primaries, secondaries) = (of("primary"), of("secondary"));
+    let ([primary], [one, other]) = (&primaries[..], &secondaries[..]) else {
+        return false;
+    };
+    let copies =
+        |member: &(String, String, Option<String>), from: &str| member.2.as_deref() == Some(from);
+    (copies(one, &primary.0) && copies(other, &one.0))
+        || (copies(other, &primary.0) && copies(one, &other.0))
+}
+
+/// A member that is told a source which is not ahead of it refuses it, and rests: without writes for
+/// 20 s, again and again.
+#[test]
+fn without_any_writes_the_sync_chain_stands_and_stays() {
+    let cluster = Cluster::start(&[]);
+    wait_until("the sync chain stands", || is_chain(&sources(&cluster)));
+    let end = Instant::now() + CHAIN_STAYS;
+    while Instant::now() < end {
+        let now = sources(&cluster);
+        assert!(is_chain(&now), "{now:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
