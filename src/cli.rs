@@ -13,6 +13,7 @@ mod session;
 mod table;
 
 mod drill_diff;
+mod drill_files;
 mod drill_target;
 
 mod aggregate;

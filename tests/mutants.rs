@@ -12,6 +12,9 @@
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 
+use std::array;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bson::doc;
@@ -25,7 +28,6 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use support::audit::inspect;
 use support::extra_node::ExtraNode;
@@ -37,7 +39,7 @@ use support::passing::{MemberNodes, Passing};
 use support::proxy::{Proxy, direct};
 use support::transactions::{TAKEOVER_MAX, takeover};
 use support::trio::{Setup, Trio, primary};
-use support::{Cluster, Sandbox, eventually, kill};
+use support::{Cluster, Sandbox, alive, eventually, kill, state, wait_until};
 
 /// What a scenario finds wrong: with the checker, and else.
 #[derive(Debug, Default)]
@@ -189,8 +191,8 @@ fn frozen_and_succeeded(runtime: &Runtime, sandbox: Sandbox) -> Violations {
         });
         let mut records = vec![one(&load, insert("before")).await];
         let zombie = trio.agreed().await.node;
-        let unkeyed = unkeyed_writers(&trio.http(zombie));
-        records.push(one(&load, insert("beside")).await);
+        let unkeyed = Unkeyed::start(&trio.http(zombie));
+        unkeyed.until_answered(1).await;
         trio.freeze(zombie);
         trio.around(zombie, Mode::Cut);
         let successor = trio.agreed().await.node;
@@ -199,8 +201,8 @@ fn frozen_and_succeeded(runtime: &Runtime, sandbox: Sandbox) -> Violations {
             .through(&format!("http://{}", trio.address(successor)));
         records.push(one(&through_successor, insert("after")).await);
         trio.thaw(zombie);
-        // Long enough for requests that the old coordinator must not answer.
-        sleep(Duration::from_secs(1)).await;
+        // What it had when it was frozen, and what it was asked after that.
+        unkeyed.until_answered(2).await;
         drop(unkeyed);
         load.stop();
         records.extend(running.await.unwrap());
@@ -209,21 +211,51 @@ fn frozen_and_succeeded(runtime: &Runtime, sandbox: Sandbox) -> Violations {
     })
 }
 
+const UNKEYED: usize = 4;
+
 /// Writers without request ids: what they had in flight at a frozen node, no other node has done
-/// when it is thawed. They end with what this returns.
-fn unkeyed_writers(http: &Http) -> JoinSet<()> {
-    let mut writers = JoinSet::new();
-    for _ in 0..4 {
-        let http = http.clone();
-        writers.spawn(async move {
-            let insert = json!({"database": "load", "collection": "unkeyed", "document": {}});
-            let body = Bytes::from(insert.to_string());
-            loop {
-                let _ = http.try_act("insertOne", &[], body.clone()).await;
-            }
-        });
+/// when it is thawed. They end with this.
+#[derive(Debug)]
+struct Unkeyed {
+    _writers: JoinSet<()>,
+    /// The answers of each writer, whatever they say.
+    answers: Arc<[AtomicU64; UNKEYED]>,
+}
+
+impl Unkeyed {
+    fn start(http: &Http) -> Self {
+        let answers: Arc<[AtomicU64; UNKEYED]> = Arc::default();
+        let mut writers = JoinSet::new();
+        for writer in 0..UNKEYED {
+            let (http, answers) = (http.clone(), answers.clone());
+            writers.spawn(async move {
+                let insert = json!({"database": "load", "collection": "unkeyed", "document": {}});
+                let body = Bytes::from(insert.to_string());
+                loop {
+                    let _ = http.try_act("insertOne", &[], body.clone()).await;
+                    answers[writer].fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        Self {
+            _writers: writers,
+            answers,
+        }
     }
-    writers
+
+    fn counts(&self) -> [u64; UNKEYED] {
+        array::from_fn(|writer| self.answers[writer].load(Ordering::Relaxed))
+    }
+
+    /// Waits until each writer has had so many more answers.
+    async fn until_answered(&self, more: u64) {
+        let before = self.counts();
+        eventually("each writer is answered", async || {
+            let mut both = self.counts().into_iter().zip(before);
+            both.all(|(now, before)| now >= before + more).then_some(())
+        })
+        .await;
+    }
 }
 
 /// The commit takes effect, and all its replies are lost.
@@ -282,9 +314,13 @@ async fn insert_unkeyed(http: &Http, history: &mut History, key: i32) {
     history.push((invoked, Instant::now()), operation);
 }
 
-/// Both secondaries are killed, and come back by themselves after half a second, empty-handed. Before
-/// they do, a client writes and reads; then the primary is frozen and the coordinator killed, and a
-/// member that never heard of the write is elected.
+/// How long a client waits for what no majority can hold. Two such waits are over before MongoDB's primary
+/// steps down, 10 s after it has lost its majority.
+const IN_VAIN: Duration = Duration::from_secs(2);
+
+/// Both secondaries are killed and kept away, and a client writes and reads. Then the primary is frozen and
+/// the coordinator killed; the others come back empty-handed, and one that never heard of the write is
+/// elected.
 fn rolled_back(runtime: &Runtime, sandbox: Sandbox) -> Violations {
     let cluster = Cluster::start_in(sandbox, &["--nodes", "1"]);
     runtime.block_on(async {
@@ -295,19 +331,17 @@ fn rolled_back(runtime: &Runtime, sandbox: Sandbox) -> Violations {
         let old_pid = cluster.primary_pid().await;
         let others = cluster.info.members.iter().filter(|m| m.host != old);
         let others: Vec<_> = others.map(|member| &member.host).collect();
-        for (index, member) in cluster.info.members.iter().enumerate() {
-            if member.host != old {
-                kill(cluster.member_pid(index), Signal::KILL);
-            }
-        }
+        let away = kill_all_but(&cluster, &old);
         let mut history = History::begin();
-        let impatient = load.client(Duration::from_millis(250));
+        let impatient = load.client(IN_VAIN);
         let clock = Clock::default();
         let lost = load.one_request(&impatient, &clock, insert("lost"));
         records.push(lost.await);
         history.read(&load, &impatient, "lost").await;
         kill(old_pid, Signal::STOP);
+        wait_until("the primary is frozen", || state(old_pid) == Some('T'));
         kill(cluster.node_pid(0), Signal::KILL);
+        away.iter().for_each(|member| cluster.release(member));
         elect_one_of(uri, &others).await;
         Http::new(&cluster.info.nodes[0].url, &cluster.info.api_key)
             .until_ready()
@@ -320,6 +354,21 @@ fn rolled_back(runtime: &Runtime, sandbox: Sandbox) -> Violations {
         kill(old_pid, Signal::CONT);
         Violations::of_checker(&history.beside_log(uri).await)
     })
+}
+
+/// Kill -9 of all members but one. They stay away until they are released, by the names that this returns.
+fn kill_all_but(cluster: &Cluster, host: &str) -> Vec<String> {
+    let members = cluster.info.members.iter().enumerate();
+    let victims: Vec<_> = members.filter(|(_, member)| member.host != host).collect();
+    let kill_one = |(index, _)| {
+        let name = format!("m{}", index + 1);
+        cluster.hold(&name);
+        let pid = cluster.member_pid(index);
+        kill(pid, Signal::KILL);
+        wait_until("it is gone", || !alive(pid));
+        name
+    };
+    victims.into_iter().map(kill_one).collect()
 }
 
 /// Has one of these members elected, as soon as it can be.
@@ -426,15 +475,19 @@ fn stamps_passed_on(runtime: &Runtime, sandbox: Sandbox) -> Violations {
         let nodes = MemberNodes::start(&cluster).await;
         let passing = Passing::start(&cluster, nodes.https());
         passing.until_read(100).await;
-        hold_back_a_secondary(&cluster.info.mongodb_uri).await;
-        passing.until_read(400).await;
+        let held_back = hold_back_a_secondary(&cluster.info.mongodb_uri).await;
+        // Each client reads there every third time. A read that cares for its stamp waits there, and in vain.
+        passing.until_read_or_refused(100).await;
+        let unlock = doc! {"fsyncUnlock": 1};
+        held_back.run_command(unlock).await.unwrap();
+        passing.until_read(100).await;
         Violations::other(passing.stop().await)
     })
 }
 
-/// Keeps a secondary that nobody copies from from applying anything for two seconds; it can be read
-/// meanwhile.
-async fn hold_back_a_secondary(uri: &str) {
+/// Keeps a secondary that nobody copies from from applying anything until it is unlocked by what this
+/// returns; it can be read meanwhile.
+async fn hold_back_a_secondary(uri: &str) -> Database {
     let hosts = uri.split_once('@').unwrap().1.split_once('/').unwrap().0;
     let primary = primary(uri).await;
     let secondaries: Vec<_> = hosts.split(',').filter(|host| *host != primary).collect();
@@ -445,13 +498,10 @@ async fn hold_back_a_secondary(uri: &str) {
         true => other,
         false => one,
     };
-    let driver = one_member(uri, held_back).await;
-    let admin = driver.database("admin");
+    let admin = one_member(uri, held_back).await.database("admin");
     let lock = doc! {"fsync": 1, "lock": true};
     admin.run_command(lock).await.unwrap();
-    // How long it lags is what this scenario is about.
-    sleep(Duration::from_secs(2)).await;
-    admin.run_command(doc! {"fsyncUnlock": 1}).await.unwrap();
+    admin
 }
 
 /// From whom a member copies. A young one may still look for somebody.

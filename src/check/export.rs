@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::CheckError;
 use super::history::{Op, Operation, Outcome};
+use super::line::{Lines, Place};
 use super::sort::Sorter;
 
 /// For whom.
@@ -19,12 +20,6 @@ pub enum Export {
     Porcupine,
     /// An array of the events of a register test, as elle's.
     Elle,
-}
-
-/// Where an operation's line is.
-struct Place {
-    offset: u64,
-    bytes: u64,
 }
 
 /// Writes the history in `history` to `file` in another form.
@@ -88,31 +83,17 @@ impl<W: Write> Array<W> {
     }
 }
 
-/// Hands over each operation with the place of its line.
+/// Hands over each operation with the place of its line. A last line that is cut off is left out, as in
+/// the check.
 fn each(
-    mut source: impl BufRead,
+    source: impl BufRead,
     mut take: impl FnMut(&Operation, &Place) -> Result<(), CheckError>,
 ) -> Result<(), CheckError> {
-    let mut text = String::new();
-    let mut offset = 0;
-    let mut line = 0;
-    loop {
-        text.clear();
-        let bytes = source.read_line(&mut text)? as u64;
-        if bytes == 0 {
-            return Ok(());
-        }
-        line += 1;
-        if !text.trim().is_empty() {
-            let operation = serde_json::from_str(&text).map_err(|error| CheckError::Malformed {
-                file: "history",
-                line,
-                why: error.to_string(),
-            })?;
-            take(&operation, &Place { offset, bytes })?;
-        }
-        offset += bytes;
+    let mut lines = Lines::new("history", source);
+    while let Some(operation) = lines.next::<Operation>()? {
+        take(&operation, &lines.place())?;
     }
+    Ok(())
 }
 
 /// None: nothing was done, and a checker has nothing to order.
@@ -248,6 +229,35 @@ mod tests {
         fs::remove_file(&from).unwrap();
         fs::remove_file(&to).unwrap();
         result.map(|()| serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn a_cut_last_line_is_left_out() {
+        let whole = HISTORY.lines().count();
+        for form in [Export::Porcupine, Export::Elle] {
+            let before = HISTORY.lines().take(whole - 1);
+            let before: String = before.map(|line| format!("{line}\n")).collect();
+            let cut = &HISTORY[..HISTORY.len() - 20];
+            assert_eq!(
+                exported(form, cut).unwrap(),
+                exported(form, &before).unwrap()
+            );
+            // In the middle it is malformed, as in the check.
+            let error = exported(form, &format!("{cut}\n{before}")).unwrap_err();
+            let place = format!("line {whole} of the history");
+            assert!(error.to_string().starts_with(&place), "{error}");
+        }
+    }
+
+    #[test]
+    fn lines_may_end_as_on_windows_and_be_empty() {
+        let other = HISTORY.replace('\n', "\r\n\r\n");
+        for form in [Export::Porcupine, Export::Elle] {
+            assert_eq!(
+                exported(form, &other).unwrap(),
+                exported(form, HISTORY).unwrap()
+            );
+        }
     }
 
     #[test]

@@ -89,6 +89,13 @@ impl Line {
     }
 }
 
+/// Where a line is in its file, with its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub offset: u64,
+    pub bytes: u64,
+}
+
 /// Reads lines with a bound, and counts them.
 #[derive(Debug)]
 pub(super) struct Lines<R> {
@@ -96,6 +103,8 @@ pub(super) struct Lines<R> {
     input: R,
     line: Vec<u8>,
     number: u64,
+    /// Where the next line begins.
+    offset: u64,
     /// The last line has no end and is not JSON: whoever wrote it was stopped.
     cut: bool,
 }
@@ -108,12 +117,22 @@ impl<R: BufRead> Lines<R> {
             input,
             line: Vec::new(),
             number: 0,
+            offset: 0,
             cut: false,
         }
     }
 
     pub(super) const fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Where the last line is.
+    pub(super) const fn place(&self) -> Place {
+        let bytes = self.line.len() as u64;
+        Place {
+            offset: self.offset - bytes,
+            bytes,
+        }
     }
 
     pub(super) const fn was_cut(&self) -> bool {
@@ -125,10 +144,16 @@ impl<R: BufRead> Lines<R> {
         loop {
             self.line.clear();
             let mut bounded = self.input.by_ref().take(LINE_BYTES_MAX);
-            if bounded.read_until(b'\n', &mut self.line)? == 0 {
+            let read = bounded.read_until(b'\n', &mut self.line);
+            let bytes = read.map_err(|error| CheckError::Open {
+                path: format!("the {}", self.name),
+                error,
+            })?;
+            if bytes == 0 {
                 return Ok(None);
             }
             self.number += 1;
+            self.offset += bytes as u64;
             let whole = self.line.last() == Some(&b'\n');
             if !whole && self.line.len() as u64 == LINE_BYTES_MAX {
                 return Err(self.malformed("is longer than 64 MiB"));

@@ -9,7 +9,7 @@ use super::CheckError;
 use super::digest::Digest;
 use super::findings::{Findings, Rule};
 use super::line::Lines;
-use super::order::Ends;
+use super::order::BatchEnds;
 use super::sort::{Row, Sorter};
 
 /// One document of the log; what else it holds is of no interest here.
@@ -107,7 +107,7 @@ impl Logged {
 #[derive(Debug)]
 pub(super) struct Log {
     pub entries: Sorter<{ Logged::WORDS }>,
-    pub ends: Ends,
+    pub ends: BatchEnds,
     pub first: u64,
 }
 
@@ -160,11 +160,10 @@ pub(super) fn read(input: impl BufRead, findings: &mut Findings) -> Result<Log, 
         findings.not_checked.push(told);
     }
     if log.first > 1 {
-        let told =
-            "the log begins at position {}: what came before is taken to be older than the history";
-        findings
-            .not_checked
-            .push(told.replace("{}", &log.first.to_string()));
+        findings.not_checked.push(format!(
+            "the log begins at position {}: what came before is taken to be older than the history",
+            log.first
+        ));
     }
     Ok(log)
 }

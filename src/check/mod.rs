@@ -61,18 +61,22 @@ pub enum CheckError {
     },
 }
 
-/// Checks the file of a history, beside that of the log if there is one.
-pub fn check_files(history: &Path, log: Option<&Path>) -> Result<Findings, CheckError> {
-    check(open(history)?, log.map(open).transpose()?)
-}
-
 /// Opens a file for [`check`].
 pub fn open(path: &Path) -> Result<BufReader<File>, CheckError> {
-    let file = File::open(path).map_err(|error| CheckError::Open {
+    let file = open_file(path).map_err(|error| CheckError::Open {
         path: path.display().to_string(),
         error,
     })?;
     Ok(BufReader::with_capacity(READ_BYTES, file))
+}
+
+/// A folder can be opened, but not read.
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(file)
 }
 
 /// Checks a history whose stamps are the order in which all was done.

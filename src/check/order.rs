@@ -46,7 +46,7 @@ impl Placed {
 }
 
 /// The ends of the log's documents: last stamp and position.
-pub(super) type Ends = Sorter<2>;
+pub(super) type BatchEnds = Sorter<2>;
 
 /// An invocation, and whose.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,7 +72,7 @@ impl Invoked {
 /// Goes through the order once. Needs no memory but for the last operation and the latest invocation.
 pub(super) fn check(
     placed: Sorter<{ Placed::WORDS }>,
-    ends: Option<Ends>,
+    ends: Option<BatchEnds>,
     findings: &mut Findings,
 ) -> io::Result<()> {
     let mut ends = ends.map(Sorter::sorted).transpose()?;

@@ -18,6 +18,9 @@ const STATES_MAX: usize = 512;
 const OPEN_MAX: usize = 1 << 16;
 /// Unknown writes that one reply may need, one after the other. The same.
 const CHAIN_MAX: usize = 64;
+/// Unknown writes that are tried for one reply. The same: there may be exponentially many ways that lead
+/// nowhere.
+const TRIES_MAX: usize = 1 << 20;
 /// After a contradiction any value may be stored, so that it is told once.
 const ANY: u64 = u64::MAX;
 
@@ -120,6 +123,16 @@ pub(super) enum Wrong {
     Undecided,
 }
 
+/// What is left of [`TRIES_MAX`].
+struct Tries(usize);
+
+impl Tries {
+    fn take(&mut self, count: usize) -> Result<(), Wrong> {
+        self.0 = self.0.checked_sub(count).ok_or(Wrong::Undecided)?;
+        Ok(())
+    }
+}
+
 /// An unknown write.
 #[derive(Debug, Clone, Copy)]
 struct Open {
@@ -190,7 +203,8 @@ impl Possible {
     ) -> Result<(), Wrong> {
         let need = Need::of(deed);
         let before = same.map_or(Need::Nothing, Need::of);
-        // Its reply leaves one state, or several: then this one tells which it was.
+        // Its reply leaves one value, or several: then this one tells which it was. 0 means that no unknown
+        // write may be taken to happen, as it would stand between the two.
         let chain_max = match before {
             Need::Nothing | Need::Not(_) => CHAIN_MAX,
             Need::Present if same.is_some_and(|deed| deed.told == Told::Refused) => CHAIN_MAX,
@@ -203,11 +217,13 @@ impl Possible {
             return Ok(());
         }
         let mut met = Vec::new();
+        let mut tries = Tries(TRIES_MAX);
         for state in &self.states {
             if chain_max > 0 || need.met(state.value) {
-                self.reach(state, need, chain_max, &mut met)?;
+                self.reach(state, need, chain_max, &mut tries, &mut met)?;
             }
         }
+        // The unknown writes stand before both operations, so the first one's reply must be right too.
         met.retain(|state| before.met(state.value) || chain_max == 0);
         if met.is_empty() {
             return Err(self.contradiction(deed, line));
@@ -226,19 +242,16 @@ impl Possible {
         from: &State,
         need: Need,
         chain_max: usize,
+        tries: &mut Tries,
         met: &mut Vec<State>,
     ) -> Result<(), Wrong> {
         if need.met(from.value) {
-            met.push(from.clone());
-        } else if chain_max == 0 {
-            return Err(Wrong::Undecided);
-        } else {
-            self.reach_by_writes(from, need, chain_max - 1, met)?;
+            return add(from.clone(), met);
         }
-        if met.len() > STATES_MAX {
+        if chain_max == 0 {
             return Err(Wrong::Undecided);
         }
-        Ok(())
+        self.reach_by_writes(from, need, chain_max - 1, tries, met)
     }
 
     fn reach_by_writes(
@@ -246,21 +259,24 @@ impl Possible {
         from: &State,
         need: Need,
         chain_max: usize,
+        tries: &mut Tries,
         met: &mut Vec<State>,
     ) -> Result<(), Wrong> {
         match need {
             Need::Nothing | Need::Impossible => (),
-            Need::Absent => self.delete(from, met),
+            Need::Absent => self.delete(from, tries, met)?,
             Need::Present => {
-                for index in self.unused(&self.setting, from) {
+                tries.take(self.setting.len())?;
+                for index in unused(&self.setting, from) {
                     if matches!(self.deed(index).op, Op::Insert | Op::Put) {
-                        met.push(self.with(from, index));
+                        add(self.with(from, index), met)?;
                     }
                 }
             }
             Need::Not(value) => {
-                self.delete(from, met);
-                for index in self.unused(&self.setting, from) {
+                self.delete(from, tries, met)?;
+                tries.take(self.setting.len())?;
+                for index in unused(&self.setting, from) {
                     let deed = self.deed(index);
                     let applies = match deed.op {
                         Op::Put | Op::Update => deed.value != value,
@@ -268,34 +284,34 @@ impl Possible {
                         _ => false,
                     };
                     if applies {
-                        met.push(self.with(from, index));
+                        add(self.with(from, index), met)?;
                     }
                 }
             }
             Need::Value(value) => {
                 let leaving = self.leaving.get(&value).map_or(&[][..], Vec::as_slice);
-                for index in self.unused(leaving, from) {
+                tries.take(leaving.len())?;
+                for index in unused(leaving, from) {
                     let before = Need::to_apply(&self.deed(index));
                     let mut ready = Vec::new();
-                    self.reach(from, before, chain_max, &mut ready)?;
+                    self.reach(from, before, chain_max, tries, &mut ready)?;
                     // One of them may have used this very write on its way.
                     ready.retain(|state| state.used.binary_search(&index).is_err());
-                    met.extend(ready.iter().map(|state| self.with(state, index)));
+                    for state in &ready {
+                        add(self.with(state, index), met)?;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn delete(&self, from: &State, met: &mut Vec<State>) {
-        let first = self.unused(&self.deleting, from).next();
-        met.extend(first.map(|index| self.with(from, index)));
-    }
-
-    fn unused<'a>(&self, among: &'a [u32], state: &State) -> impl Iterator<Item = u32> + 'a {
-        let used = state.used.clone();
-        let unused = move |index: &u32| used.binary_search(index).is_err();
-        among.iter().copied().filter(unused)
+    fn delete(&self, from: &State, tries: &mut Tries, met: &mut Vec<State>) -> Result<(), Wrong> {
+        tries.take(1)?;
+        match unused(&self.deleting, from).next() {
+            Some(index) => add(self.with(from, index), met),
+            None => Ok(()),
+        }
     }
 
     fn deed(&self, index: u32) -> Deed {
@@ -352,6 +368,21 @@ impl Possible {
         self.retire();
         wrong
     }
+}
+
+/// One more possible state, within the bound.
+fn add(state: State, met: &mut Vec<State>) -> Result<(), Wrong> {
+    if met.len() >= STATES_MAX {
+        return Err(Wrong::Undecided);
+    }
+    met.push(state);
+    Ok(())
+}
+
+/// Those that have not happened in a state.
+fn unused<'a>(among: &'a [u32], state: &'a State) -> impl Iterator<Item = u32> + 'a {
+    let unused = |index: &u32| state.used.binary_search(index).is_err();
+    among.iter().copied().filter(unused)
 }
 
 /// A write of unknown outcome as one that succeeded.

@@ -7,7 +7,7 @@ use super::findings::{Findings, Rule};
 use super::log::{Log, Logged, Touched};
 use super::sort::{Row, Sorter};
 
-/// Collections in a log that are looked at one by one. Requests in further ones are not.
+/// Collections in a log that are looked at one by one. Requests in further ones are not, and that is told.
 const NAMESPACES_MAX: usize = 1_024;
 
 /// A write of the history, by its request.
@@ -229,6 +229,8 @@ fn missing(line: &Asked, log_first: u64, findings: &mut Findings) -> Result<(), 
 struct Namespaces {
     stamps: (u64, u64),
     by_digest: BTreeMap<u64, Namespace>,
+    /// Some were too many.
+    left_out: bool,
 }
 
 #[derive(Default)]
@@ -243,13 +245,17 @@ impl Namespaces {
         Self {
             stamps,
             by_digest: BTreeMap::new(),
+            left_out: false,
         }
     }
 
     fn of(&mut self, entry: &Logged) -> Option<&mut Namespace> {
-        let known = self.by_digest.contains_key(&entry.namespace);
-        (known || self.by_digest.len() < NAMESPACES_MAX)
-            .then(|| self.by_digest.entry(entry.namespace).or_default())
+        let full = self.by_digest.len() >= NAMESPACES_MAX;
+        if full && !self.by_digest.contains_key(&entry.namespace) {
+            self.left_out = true;
+            return None;
+        }
+        Some(self.by_digest.entry(entry.namespace).or_default())
     }
 
     fn asked(&mut self, entry: &Logged) {
@@ -270,6 +276,11 @@ impl Namespaces {
     }
 
     fn tell(self, findings: &mut Findings) {
+        if self.left_out {
+            findings.not_checked.push(format!(
+                "with more than {NAMESPACES_MAX} collections in the log: that nobody else wrote to the further ones"
+            ));
+        }
         for namespace in self.by_digest.into_values() {
             if namespace.asked && namespace.nobody > 0 {
                 findings.violate(Rule::NothingElse, &[], || {

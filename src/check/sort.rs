@@ -2,15 +2,18 @@
 //!
 //! A row is a few words, ordered by the first, then the second, and so on. What does not fit is
 //! sorted in pieces that wait in a file without a name, so that nothing is left behind however the
-//! process ends.
+//! process ends. Where the file system cannot make one, it loses its name as soon as it is open.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags};
 
 /// Rows that one sorter keeps in memory, in bytes. The checker has six sorters at a time at most.
 pub(super) const SORT_BYTES_MAX: usize = 24 << 20;
@@ -105,15 +108,28 @@ impl<const N: usize> Sorter<N> {
     }
 }
 
-/// A file that has lost its name already.
+/// A file without a name, in the folder for temporary files.
 fn nameless() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("drumline-check-{}", bson::Uuid::new()));
+    let folder = std::env::temp_dir();
+    // Whatever is wrong with the folder, the second way says it.
+    never_named(&folder).or_else(|_| unlinked(&folder))
+}
+
+fn never_named(folder: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(file.into())
+}
+
+/// A file that has lost its name already.
+fn unlinked(folder: &Path) -> io::Result<File> {
+    let path = folder.join(format!("drumline-check-{}", bson::Uuid::new()));
     let explained = |error: io::Error| {
         let path = path.display();
         io::Error::new(error.kind(), format!("cannot use {path} to sort: {error}"))
     };
     let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create_new(true);
+    let options = options.read(true).write(true).create_new(true).mode(0o600);
     let file = options.open(&path).map_err(explained)?;
     fs::remove_file(&path).map_err(explained)?;
     Ok(file)
@@ -282,6 +298,25 @@ mod tests {
             }
             assert_eq!(sorted.next().unwrap(), None);
         }
+    }
+
+    #[test]
+    fn files_have_no_name() {
+        let folder = std::env::temp_dir().join(format!("drumline-sort-{}", bson::Uuid::new()));
+        let error = unlinked(&folder).unwrap_err();
+        assert!(error.to_string().contains("to sort"), "{error}");
+        fs::create_dir(&folder).unwrap();
+        let mut files = vec![unlinked(&folder).unwrap()];
+        // Not every file system can.
+        files.extend(never_named(&folder));
+        for file in files {
+            file.write_all_at(b"row", 3).unwrap();
+            let mut back = [0; 3];
+            file.read_exact_at(&mut back, 3).unwrap();
+            assert_eq!(&back, b"row");
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        }
+        fs::remove_dir(&folder).unwrap();
     }
 
     #[test]

@@ -77,9 +77,7 @@ pub(super) fn check(
     let mut intake = Intake::new(log.is_some());
     while let Some(line) = lines.next::<Line>()? {
         super::count(&line, findings);
-        let number = lines.number();
-        let taken = intake.take(&line, number, findings)?;
-        taken.map_err(|why| lines.malformed(&why))?;
+        intake.take(&line, &lines, findings)?;
     }
     super::ended(&lines, findings)?;
     let log = log.map(|log| log::read(log, findings)).transpose()?;
@@ -100,19 +98,19 @@ impl Intake {
         }
     }
 
-    /// Takes a line in. The inner error says what is wrong with it.
+    /// Takes in a line, the last one of `lines`.
     fn take(
         &mut self,
         line: &Line,
-        number: u64,
+        lines: &Lines<impl BufRead>,
         findings: &mut Findings,
-    ) -> Result<Result<(), String>, CheckError> {
-        let deed = match line.deed() {
-            Ok(deed) => deed,
-            Err(why) => return Ok(Err(why)),
-        };
+    ) -> Result<(), CheckError> {
+        let number = lines.number();
+        let malformed = |why: String| lines.malformed(&why);
+        let deed = line.deed().map_err(malformed)?;
         if line.is_read() && line.outcome != Outcome::Ok {
-            return Ok(self.clients.take(line, number, None, findings));
+            let taken = self.clients.take(line, number, None, findings);
+            return taken.map_err(malformed);
         }
         let place = place(line);
         let refused = line.outcome == Outcome::Fail && line.stamp.is_some();
@@ -126,9 +124,8 @@ impl Intake {
         }
         let told = place.filter(|_| acknowledged);
         let stamp = told.map(|(stamp, _)| stamp);
-        if let Err(why) = self.clients.take(line, number, stamp, findings) {
-            return Ok(Err(why));
-        }
+        let taken = self.clients.take(line, number, stamp, findings);
+        taken.map_err(malformed)?;
         let end = match told {
             Some(_) if refused => End::Refused,
             Some(_) => End::Acknowledged,
@@ -137,20 +134,18 @@ impl Intake {
         };
         if !line.is_read() {
             if self.has_log && line.request.is_null() {
-                return Ok(Err(
-                    "a write without a request id cannot be found in the log".into(),
-                ));
+                let why = "a write without a request id cannot be found in the log";
+                return Err(lines.malformed(why));
             }
             self.ask(line, number, end, told)?;
         }
         match (end, told) {
-            (End::Failed, _) => (),
-            (_, Some((stamp, position))) => self.place(line, number, deed, stamp, position)?,
+            (End::Failed, _) => Ok(()),
+            (_, Some((stamp, position))) => self.place(line, number, deed, stamp, position),
             // A read that has no place says nothing.
-            (_, None) if line.is_read() => (),
-            (_, None) => self.leave_open(line, number, deed)?,
+            (_, None) if line.is_read() => Ok(()),
+            (_, None) => self.leave_open(line, number, deed),
         }
-        Ok(Ok(()))
     }
 
     fn ask(

@@ -163,6 +163,38 @@ fn a_witness_names_the_lines_that_contradict_each_other() {
     );
 }
 
+/// Two unknown compare-and-sets from each value to the next, and a read of the last. Who wrote the
+/// first one is in `first`, if anybody did.
+fn chain(first: Option<&str>, length: u64) -> Findings {
+    let step = |number: u64| {
+        let invoke_ns = 200 + number;
+        let (from, to) = (1_000 + number / 2, 1_001 + number / 2);
+        format!("{number} cas 1 [{from},{to}] {invoke_ns} 5000 unknown \"lost\" null")
+    };
+    let mut lines: Vec<String> = first.map(str::to_owned).into_iter().collect();
+    lines.extend((0..2 * length).map(step));
+    let last = 1_000 + length;
+    lines.push(format!("1000 read 1 null 4000 4010 ok {last} 3"));
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    found(&history(&lines))
+}
+
+#[test]
+fn what_takes_too_long_is_not_decided() {
+    let undecided = |findings: &Findings| {
+        assert_eq!(violated(findings), []);
+        assert_eq!(findings.undecided, 1);
+        assert!(!findings.hold());
+    };
+    undecided(&chain(None, 60));
+    // Nobody can tell 2^20 ways apart either, and 65 writes for one reply are too many.
+    undecided(&chain(Some("1000 put 1 1000 100 110 ok 0 2"), 20));
+    undecided(&chain(None, 65));
+    // Short chains are decided.
+    assert_eq!(violated(&chain(None, 4)), [Rule::Reads]);
+    assert!(chain(Some("1000 put 1 1000 100 110 ok 0 2"), 4).hold());
+}
+
 /// What is done to the log.
 type Lie = fn(&mut Vec<Value>);
 
@@ -258,6 +290,37 @@ fn a_log_must_reach_back_far_enough() {
 }
 
 #[test]
+fn collections_that_are_too_many_are_told() {
+    let mut lines = RIGHT;
+    lines[5] = "2 read 1 null 200 210 ok 12 3000";
+    let operations = history(&lines);
+    let others = |count: i64| {
+        let stamps = 6..6 + count;
+        let other = stamps.map(|stamp| {
+            let entry = json!({"t": stamp, "id": stamp, "ns": format!("a.c{stamp}"), "keys": [1]});
+            json!({"_id": stamp, "epoch": 1, "kind": "batch", "first": stamp, "last": stamp, "entries": [entry]})
+        });
+        let end = 6 + count;
+        let mut log = right_log();
+        log.extend(other);
+        log.push(
+            json!({"_id": end, "epoch": 1, "kind": "batch", "first": 3000, "last": 3000,
+            "entries": [{"t": 3000, "id": "end", "ns": "a.c6", "keys": [1]}]}),
+        );
+        let mut operations = operations.clone();
+        operations[5].position = Some(end);
+        with_log(&operations, &log).unwrap()
+    };
+    let findings = others(1_023);
+    assert!(findings.hold(), "{findings:#?}");
+    assert!(findings.not_checked.is_empty());
+    let findings = others(1_024);
+    assert!(findings.hold(), "{findings:#?}");
+    assert_eq!(findings.not_checked.len(), 1);
+    assert!(findings.not_checked[0].contains("more than 1024 collections"));
+}
+
+#[test]
 fn a_log_places_the_unknown_writes() {
     for seed in 0..2_000 {
         let (operations, log) = simulated_with_log(&mut Choices::new(seed), 2);
@@ -338,6 +401,27 @@ fn lines_that_are_no_history_are_refused() {
         error.contains("line 7") && error.contains("overlap"),
         "{error}"
     );
+}
+
+#[test]
+fn a_folder_is_no_history() {
+    let folder = std::env::temp_dir();
+    let error = open(&folder).unwrap_err().to_string();
+    let named = format!("cannot read {}: ", folder.display());
+    assert!(error.starts_with(&named), "{error}");
+    assert!(error.contains("directory"), "{error}");
+    // As stdin may be one.
+    let file = BufReader::new(File::open(&folder).unwrap());
+    let error = check(file, None::<&[u8]>).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read the history: "), "{error}");
+}
+
+#[test]
+fn lines_may_end_as_on_windows() {
+    let right = text(&history(&RIGHT)).replace('\n', "\r\n");
+    let findings = check(right.as_bytes(), None::<&[u8]>).unwrap();
+    assert!(findings.hold(), "{findings:#?}");
+    assert_eq!(findings.counts.operations, 6);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `drumline check`.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, stdin};
+use std::io::{BufRead, stdin};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         check::open(&args.history).and_then(|file| check(file, &args))
     };
     let findings = checked?;
-    let lines = if from_stdin {
+    let lines = if flows(&args.history) {
         BTreeMap::new()
     } else {
         witnesses(&args.history, &findings)?
@@ -66,7 +66,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     })
 }
 
-fn check(history: impl std::io::BufRead, args: &Args) -> Result<Findings, CheckError> {
+/// Whether it can be read once only: stdin, a pipe, what the shell puts for `<(...)`.
+fn flows(history: &Path) -> bool {
+    history == Path::new("-") || history.metadata().is_ok_and(|found| !found.is_file())
+}
+
+fn check(history: impl BufRead, args: &Args) -> Result<Findings, CheckError> {
     if args.unstamped {
         return check::check_unstamped(history);
     }
@@ -86,7 +91,7 @@ fn write_export(history: &Path, export: &[String]) -> anyhow::Result<()> {
             return Err(ExitError::usage(message).into());
         }
     };
-    if history == Path::new("-") {
+    if flows(history) {
         return Err(ExitError::usage("--export reads the history twice: give a file").into());
     }
     Ok(check::export(history, form, Path::new(file))?)
@@ -102,10 +107,11 @@ fn witnesses(history: &Path, findings: &Findings) -> Result<BTreeMap<u64, String
     let Some(last) = lines.keys().next_back().copied() else {
         return Ok(lines);
     };
-    for (number, line) in (1..=last).zip(check::open(history)?.lines()) {
+    for (number, line) in (1..=last).zip(check::open(history)?.split(b'\n')) {
         let line = line?;
         if let Some(text) = lines.get_mut(&number) {
-            *text = shortened(&line);
+            // The check does not look into what it has no use for: that may be no UTF-8.
+            *text = shortened(String::from_utf8_lossy(&line).trim_end());
         }
     }
     Ok(lines)

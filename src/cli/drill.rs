@@ -1,12 +1,12 @@
 //! `drumline drill`.
 
-use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Exit;
 use super::args::{Format, Remote};
+use super::drill_files::{self, Folder};
 use super::drill_target::{self, Target};
 use super::exit::{ExitError, say};
 use super::output::Output;
@@ -15,9 +15,9 @@ use super::table::terminal_width;
 use super::{drill_diff, drill_target::Wanted};
 use crate::cluster::StopRequests;
 use crate::drill::outcome::{broken, is_confirmed};
-use crate::drill::report::Report;
+use crate::drill::report::{Report, Verdict};
 use crate::drill::slo::{self, Slo};
-use crate::drill::{self, Aim, Fault, Plan, Told, html, junit, summary};
+use crate::drill::{self, Aim, Fault, Plan, Told, summary};
 
 /// A report keeps 100 points a second, in all runs.
 const LOAD_SECONDS_MAX: u64 = 36_000;
@@ -101,7 +101,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         drill_target::choose(&args.remote, &settings, args.fresh, args.compose.as_deref())?;
     let wanted = Wanted {
         fault,
-        confirmed: args.confirm.as_deref(),
+        // A cluster that is asked for anew needs no leave.
+        confirmed: args.confirm.as_deref().filter(|_| !args.fresh),
     };
     drill_target::permit(&target, &wanted, &command(&args, fault, args.seed, &target))?;
     let folder = Folder::new(args.report.as_deref())?;
@@ -114,7 +115,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Failed);
     };
     if args.report.is_some() {
-        write_files(folder.path(), &report, args.slo.is_some())?;
+        drill_files::write(folder.path(), &report, args.slo.is_some())?;
         say(&format!("the report is in {}", folder.path().display()));
     }
     print(format, &report)?;
@@ -155,7 +156,12 @@ async fn conduct(
     folder: &Path,
 ) -> anyhow::Result<Option<Report>> {
     let stop = StopRequests::listen()?;
-    let opened = drill_target::open(target, fault, args.direct);
+    // A fetch may take minutes: that is said also where nobody looks at a terminal.
+    let starts = |line: &str| match line.contains("fetching") {
+        true => tell(Told::Step(line)),
+        false => tell(Told::Progress(line)),
+    };
+    let opened = drill_target::open(target, fault, args.direct, &starts);
     let site = tokio::select! {
         site = opened => site.map_err(anyhow::Error::msg)?,
         () = stop.asked() => {
@@ -169,20 +175,29 @@ async fn conduct(
         () = stop.asked() => None,
     };
     let left = site.leave().await;
-    match drilled {
-        None if left.is_ok() => {
-            say("interrupted; what was done to the cluster is taken back");
+    match (drilled, left) {
+        (Some(Ok(mut report)), left) => {
+            if let Err(detail) = left {
+                report.verdict.push(Verdict {
+                    name: "the cluster is left as it was".into(),
+                    holds: false,
+                    detail,
+                });
+            }
+            Ok(Some(report))
         }
-        Some(Err(why)) => {
+        (Some(Err(why)), left) => {
             if let Err(also) = left {
                 say(&also);
             }
-            return Err(anyhow::anyhow!("{why}"));
+            Err(anyhow::Error::msg(why))
         }
-        _ => {}
+        (None, Ok(())) => {
+            say("interrupted; what was done to the cluster is taken back");
+            Ok(None)
+        }
+        (None, Err(why)) => Err(anyhow::Error::msg(why)),
     }
-    left.map_err(anyhow::Error::msg)?;
-    Ok(drilled.and_then(Result::ok))
 }
 
 /// Steps are lines. The progress is one line that is written over, for who looks at a terminal.
@@ -286,20 +301,6 @@ fn command(args: &Args, fault: Fault, seed: Option<u64>, target: &Target) -> Str
     words.join(" ")
 }
 
-fn write_files(folder: &Path, report: &Report, gate: bool) -> anyhow::Result<()> {
-    let write = |name: &str, text: String| {
-        let path = folder.join(name);
-        fs::write(&path, text)
-            .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))
-    };
-    write("report.json", serde_json::to_string_pretty(report)?)?;
-    write("report.html", html::page(report))?;
-    if gate {
-        write("junit.xml", junit::xml(report))?;
-    }
-    Ok(())
-}
-
 fn print(format: Format, report: &Report) -> anyhow::Result<()> {
     let mut output = Output::new(format);
     match format {
@@ -315,7 +316,7 @@ fn print(format: Format, report: &Report) -> anyhow::Result<()> {
 /// 5 if the checker found a violation; 1 if a fault was not real or a limit was passed.
 fn judge(report: &Report) -> Exit {
     let mut checks = report.runs.iter().flat_map(|run| &run.checks);
-    if checks.any(|check| broken(check) && !drill::is_of_the_end(check)) {
+    if checks.any(|check| broken(check) && drill::tells_a_violation(check)) {
         return Exit::Violation;
     }
     let all_real = report.runs.iter().all(is_confirmed);
@@ -323,68 +324,6 @@ fn judge(report: &Report) -> Exit {
         Exit::Ok
     } else {
         Exit::Failed
-    }
-}
-
-/// What the names of temporary folders begin with; the pid of their drill follows.
-const TEMPORARY: &str = "drumline-drill-";
-
-/// Deletes what drills have left that were killed.
-fn sweep() {
-    for entry in fs::read_dir(std::env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| {
-            name.strip_prefix(TEMPORARY)?
-                .split_once('-')?
-                .0
-                .parse()
-                .ok()
-        });
-        let ended = |pid: u32| !Path::new(&format!("/proc/{pid}")).exists();
-        if owner.is_some_and(ended) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Where the files of a drill go: the folder that was asked for, or one that is deleted.
-struct Folder {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Folder {
-    fn new(asked: Option<&Path>) -> anyhow::Result<Self> {
-        let path = match asked {
-            Some(path) => path.to_owned(),
-            None => {
-                sweep();
-                let own = format!("{TEMPORARY}{}-{}", std::process::id(), bson::Uuid::new());
-                std::env::temp_dir().join(own)
-            }
-        };
-        fs::create_dir_all(&path)
-            .map_err(|error| anyhow::anyhow!("cannot make {}: {error}", path.display()))?;
-        Ok(Self {
-            path,
-            keep: asked.is_some(),
-        })
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.keep {
-            let _ = fs::remove_dir_all(&self.path);
-        }
     }
 }
 

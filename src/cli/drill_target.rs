@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use super::args::Remote;
 use super::exit::{ExitError, say};
 use crate::cluster::info::{self, ClusterInfo};
-use crate::config::{Secret, Settings};
+use crate::config::{self, Secret, ServerUrl, Settings};
 use crate::drill::{Fault, Site};
 
 /// The nodes of a throw-away cluster.
@@ -46,27 +46,39 @@ pub fn choose(
         return Ok(Target::Compose(project.to_owned()));
     }
     if let Some(name) = &remote.name {
+        // Before anybody is asked to confirm it.
+        Site::find(name).map_err(|message| ExitError {
+            exit: super::Exit::Failed,
+            message,
+        })?;
         return Ok(Target::Running(name.clone()));
-    }
-    if let Some(uri) = settings.mongodb() {
-        return Ok(Target::ReplicaSet(uri));
     }
     let mut running = info::running();
     running.retain(|cluster| !Site::is_of_a_drill(&cluster.name));
-    if let Some(urls) = settings.servers() {
-        let has = |cluster: &ClusterInfo| {
-            let mut urls = urls.iter();
-            urls.all(|url| cluster.nodes.iter().any(|node| node.url == url.as_str()))
-        };
-        return match running.into_iter().find(has) {
-            Some(cluster) => Ok(Target::Running(cluster.name)),
-            None => Err(ExitError::usage(
-                "a drill must reach the processes or the replica set behind the servers: give --name NAME of a cluster \
-                 that `drumline up` runs here, --compose PROJECT, or --mongodb-file FILE for a step-down",
-            )),
-        };
+    match settings.target() {
+        Some(config::Target::Mongodb(uri)) => Ok(Target::ReplicaSet(uri)),
+        Some(config::Target::Servers(urls)) => behind(&urls, running),
+        None => the_running(&running),
     }
-    match running.as_slice() {
+}
+
+/// The cluster that runs here and has all these nodes.
+fn behind(urls: &[ServerUrl], running: Vec<ClusterInfo>) -> Result<Target, ExitError> {
+    let has = |cluster: &ClusterInfo| {
+        let mut urls = urls.iter();
+        urls.all(|url| cluster.nodes.iter().any(|node| node.url == url.as_str()))
+    };
+    match running.into_iter().find(has) {
+        Some(cluster) => Ok(Target::Running(cluster.name)),
+        None => Err(ExitError::usage(
+            "a drill must reach the processes or the replica set behind the servers: give --name NAME of a cluster \
+             that `drumline up` runs here, --compose PROJECT, or --mongodb-file FILE for a step-down",
+        )),
+    }
+}
+
+fn the_running(running: &[ClusterInfo]) -> Result<Target, ExitError> {
+    match running {
         [] => Ok(Target::ThrowAway),
         [cluster] => Ok(Target::Running(cluster.name.clone())),
         many => {
@@ -84,7 +96,7 @@ pub fn choose(
 /// not start. `command` is what was typed.
 pub fn permit(target: &Target, wanted: &Wanted<'_>, command: &str) -> Result<(), ExitError> {
     let name = match target {
-        Target::ThrowAway => return Ok(()),
+        Target::ThrowAway => return none_is_meant(wanted.confirmed),
         Target::Running(name) | Target::Compose(name) => name.clone(),
         Target::ReplicaSet(uri) => {
             if !wanted.fault.is_a_command() {
@@ -112,6 +124,20 @@ pub fn permit(target: &Target, wanted: &Wanted<'_>, command: &str) -> Result<(),
     })
 }
 
+/// A drill of a cluster of its own says nothing about one that was named and does not run.
+fn none_is_meant(confirmed: Option<&str>) -> Result<(), ExitError> {
+    let Some(name) = confirmed else {
+        return Ok(());
+    };
+    Err(ExitError {
+        exit: super::Exit::Failed,
+        message: format!(
+            "--confirm names '{name}', and no cluster runs here; start it, or leave --confirm out to drill a cluster of \
+             the drill's own"
+        ),
+    })
+}
+
 /// Asks on a terminal; elsewhere nobody can agree.
 fn agreed(name: &str, wanted: &Wanted<'_>) -> Result<bool, ExitError> {
     if !io::stdin().is_terminal() {
@@ -119,7 +145,7 @@ fn agreed(name: &str, wanted: &Wanted<'_>) -> Result<bool, ExitError> {
     }
     let ask = || {
         eprint!(
-            "Do {} to '{name}', under load? Type its name to agree: ",
+            "Drill '{name}' with {}, under load? Type its name to agree: ",
             wanted.fault.name()
         );
         io::stderr().flush()?;
@@ -133,15 +159,20 @@ fn agreed(name: &str, wanted: &Wanted<'_>) -> Result<bool, ExitError> {
     })
 }
 
-/// Reaches the target, or starts it.
-pub async fn open(target: &Target, fault: Fault, direct: bool) -> Result<Site, String> {
+/// Reaches the target, or starts it. `told` hears of the start.
+pub async fn open(
+    target: &Target,
+    fault: Fault,
+    direct: bool,
+    told: &(dyn Fn(&str) + Sync),
+) -> Result<Site, String> {
     let site = match target {
         Target::ThrowAway => {
             let nodes = if direct { 0 } else { NODES };
             say(&format!(
                 "starting a cluster of 3 members and {nodes} nodes for this drill"
             ));
-            return Site::throw_away(nodes, fault).await;
+            return Site::throw_away(nodes, fault, told).await;
         }
         Target::Running(_) if fault == Fault::Isolate => {
             return Err(

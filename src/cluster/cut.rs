@@ -5,13 +5,19 @@
 //! that only members that started there can be cut. Only a cluster that goes with its drill does so.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use super::error::Error;
 use super::spec::{ClusterName, Part};
 
 const FILTER: &str = "iptables";
+/// What it exits with.
+const DONE: i32 = 0;
+const NO_SUCH_RULE: i32 = 1;
+/// How many seconds another program may hold the filter's lock: Ctrl-C is not heard meanwhile.
+const LOCK_WAIT: &str = "5";
 /// A rule is taken out until it is not there any more, but not for ever.
 const REMOVALS_MAX: usize = 8;
 
@@ -33,7 +39,7 @@ impl Groups {
         let Some(mount) = mount_of(&mounts) else {
             return Err(lacking("no control groups of version 2 are mounted"));
         };
-        if !filter(&["-w", "-S", "OUTPUT"]) {
+        if filter(&["-S", "OUTPUT"]) != Some(DONE) {
             return Err(lacking(
                 "the program iptables is not there or may not be used",
             ));
@@ -66,9 +72,11 @@ impl Groups {
                 "this cluster was not started so that it can be cut",
             ));
         }
-        for rule in self.rules(part) {
-            if !filter_rule("-I", &rule) {
-                self.rejoin(part);
+        for (before, rule) in self.rules(part).iter().enumerate() {
+            if filter_rule("-I", rule) != Some(DONE) {
+                if before > 0 {
+                    self.rejoin(part)?;
+                }
                 return Err(lacking("iptables refuses a rule by control group"));
             }
         }
@@ -76,19 +84,54 @@ impl Groups {
     }
 
     /// Takes the cut back; there need not be one.
-    pub fn rejoin(&self, part: &Part) {
+    pub fn rejoin(&self, part: &Part) -> Result<(), Error> {
+        let mut joined = Ok(());
         for rule in self.rules(part) {
-            let gone = |_: &usize| !filter_rule("-D", &rule);
-            let _ = (0..REMOVALS_MAX).find(gone);
+            let removed = |_: &usize| filter_rule("-D", &rule) == Some(DONE);
+            let _ = (0..REMOVALS_MAX).take_while(removed).count();
+            // That a rule cannot be taken out does not say that it is not there.
+            if filter_rule("-C", &rule) != Some(NO_SUCH_RULE) {
+                joined = Err(left(&rule));
+            }
+        }
+        joined
+    }
+
+    /// How many packets of a member that is cut off were dropped on their way out; `None` if it is not cut off. A
+    /// kernel may take a rule by control group, and match nothing with it.
+    pub fn dropped(&self, part: &Part) -> Option<u64> {
+        let rules = run_filter(&["-v", "-S", "OUTPUT"])?;
+        dropped_by(
+            &String::from_utf8_lossy(&rules.stdout),
+            &self.name(&part.name),
+        )
+    }
+
+    /// Takes back what is left of a cluster whose supervisor did not live to do it. Most have made no group.
+    pub fn sweep(cluster: &ClusterName, members: &[Part]) -> Result<(), Error> {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let Some(mount) = mount_of(&mounts) else {
+            return Ok(());
+        };
+        let left = Self {
+            mount,
+            cluster: cluster.clone(),
+        };
+        let mut folders = members.iter().map(|part| left.folder(&part.name));
+        match folders.any(|folder| folder.exists()) {
+            true => left.remove(members),
+            false => Ok(()),
         }
     }
 
     /// Leaves no rule and no group. The members must have ended.
-    pub fn remove(&self, members: &[Part]) {
+    pub fn remove(&self, members: &[Part]) -> Result<(), Error> {
+        let mut removed = Ok(());
         for part in members {
-            self.rejoin(part);
+            removed = removed.and(self.rejoin(part));
             let _ = fs::remove_dir(self.folder(&part.name));
         }
+        removed
     }
 
     /// What it sends; what is sent to its port; what is sent on connections that it has opened.
@@ -108,18 +151,40 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn filter_rule(act: &str, rule: &[String]) -> bool {
-    let mut arguments = vec!["-w", act];
+fn filter_rule(act: &str, rule: &[String]) -> Option<i32> {
+    let mut arguments = vec![act];
     arguments.extend(rule.iter().map(String::as_str));
     filter(&arguments)
 }
 
-fn filter(arguments: &[&str]) -> bool {
+/// What the packet filter exits with; `None` if it could not be run.
+fn filter(arguments: &[&str]) -> Option<i32> {
+    run_filter(arguments)?.status.code()
+}
+
+fn run_filter(arguments: &[&str]) -> Option<Output> {
     let mut command = Command::new(FILTER);
-    command.args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let status = command.stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
+    command.args(["-w", LOCK_WAIT]).args(arguments);
+    // Ctrl-C is for the drill, which then takes the cut back.
+    command.process_group(0).stdin(Stdio::null()).output().ok()
+}
+
+/// What the counters of the rule for this group say, in a list of rules.
+fn dropped_by(rules: &str, group: &str) -> Option<u64> {
+    let of_group = |line: &&str| {
+        let mut words = line.split_ascii_whitespace();
+        words.any(|word| word == "--path") && words.next() == Some(group)
+    };
+    let mut words = rules.lines().find(of_group)?.split_ascii_whitespace();
+    words.find(|word| *word == "-c")?;
+    words.next()?.parse().ok()
+}
+
+fn left(rule: &[String]) -> Error {
+    Error::Failed(format!(
+        "a cut is not taken back; take it back with `{FILTER} -D {}`",
+        rule.join(" ")
+    ))
 }
 
 fn lacking(what: &str) -> Error {
@@ -147,6 +212,16 @@ mod tests {
         let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(mount_of(mounts), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(mount_of("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0"), None);
+    }
+
+    #[test]
+    fn a_rule_tells_what_it_has_dropped() {
+        let rules = "-P OUTPUT ACCEPT -c 9 900\n\
+            -A OUTPUT -m cgroup --path drumline-x-m2 -c 3 180 -j DROP\n\
+            -A OUTPUT -m cgroup --path drumline-x-m3 -c 0 0 -j DROP\n";
+        assert_eq!(dropped_by(rules, "drumline-x-m2"), Some(3));
+        assert_eq!(dropped_by(rules, "drumline-x-m3"), Some(0));
+        assert_eq!(dropped_by(rules, "drumline-x-m1"), None);
     }
 
     #[test]

@@ -102,10 +102,18 @@ impl Handles {
         }
     }
 
+    /// Whether what a member sends is seen to be dropped.
+    pub fn is_cut(&self, member: &str) -> bool {
+        let groups = Groups::of(&self.spec.name).ok();
+        let dropped = groups.zip(self.member(member));
+        dropped.is_some_and(|(groups, part)| groups.dropped(part) > Some(0))
+    }
+
     /// Takes a cut back; there need not be one.
-    pub fn rejoin(&self, member: &str) {
-        if let (Ok(groups), Some(part)) = (Groups::of(&self.spec.name), self.member(member)) {
-            groups.rejoin(part);
+    pub fn rejoin(&self, member: &str) -> Result<(), Error> {
+        match self.member(member) {
+            Some(part) => Groups::of(&self.spec.name)?.rejoin(part),
+            None => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
+use super::cut::Groups;
 use super::error::Error;
 use super::place::{Lock, Place, Root};
 use super::process::Identity;
@@ -80,6 +81,10 @@ fn sweep_locked(place: &Place, lock: Lock) -> Result<(), Error> {
     let remains = Run::load(place).is_some_and(|run| run.children.iter().any(ChildRun::alive));
     if remains {
         return Ok(());
+    }
+    // The spec alone tells the ports that are cut off.
+    if let Ok(Some(spec)) = Spec::load(place) {
+        Groups::sweep(&spec.name, &spec.members)?;
     }
     place.delete(lock)
 }

@@ -232,8 +232,10 @@ impl Supervisor {
             crews.nodes.kill().await;
             crews.members.kill().await;
         }
-        if let Some(groups) = &self.groups {
-            groups.remove(&self.cluster.spec.members);
+        if let Some(groups) = &self.groups
+            && let Err(error) = groups.remove(&self.cluster.spec.members)
+        {
+            self.cluster.console.step(&error.to_string());
         }
         self.cluster.console.step("stopped");
     }

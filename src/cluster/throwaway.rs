@@ -1,12 +1,12 @@
 //! A cluster that lives as long as the command which needs it, and leaves nothing.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::error::Error;
@@ -20,6 +20,8 @@ const POLL: Duration = Duration::from_millis(25);
 const NAME_BEGIN: &str = "drill-";
 /// Lines of its start that are kept to tell why it failed.
 const LINES_MAX: usize = 20;
+/// The program `mongod` may have to be fetched first.
+const START_MAX: Duration = Duration::from_secs(1_800);
 /// Its supervisor kills the members and deletes their data.
 const END_MAX: Duration = Duration::from_secs(20);
 
@@ -39,8 +41,12 @@ impl Throwaway {
         name.starts_with(NAME_BEGIN)
     }
 
-    /// Starts a cluster of three members and waits until it is ready.
-    pub async fn start(nodes: usize, more: &[OsString]) -> Result<Self, Error> {
+    /// Starts a cluster of three members and waits until it is ready. `told` hears what its supervisor says.
+    pub async fn start(
+        nodes: usize,
+        more: &[OsString],
+        told: &(dyn Fn(&str) + Sync),
+    ) -> Result<Self, Error> {
         let tag = u32::from_le_bytes(random_bytes()?);
         let name = ClusterName::parse(&format!("{NAME_BEGIN}{tag:08x}"))?;
         let mut child = Command::new(THIS_PROGRAM)
@@ -58,19 +64,20 @@ impl Throwaway {
             .spawn()
             .map_err(Error::io("start", "a cluster".as_ref()))?;
         let leash = child.stdin.take();
-        let said = child
-            .stderr
-            .take()
-            .map(|errors| tokio::spawn(listen(errors)));
-        let Some((handles, info)) = ready(&name, &mut child).await? else {
-            let said = match said {
-                Some(said) => said.await.unwrap_or_default(),
-                None => Vec::new(),
-            };
-            return Err(Error::Failed(format!(
-                "the cluster for the drill did not start: {}",
-                said.join("; ")
-            )));
+        let (say, mut said) = mpsc::channel(LINES_MAX);
+        if let Some(errors) = child.stderr.take() {
+            tokio::spawn(listen(errors, say));
+        }
+        let mut last = Vec::new();
+        let (handles, info) = tokio::select! {
+            found = timeout(START_MAX, ready(&name)) => match found {
+                Ok(found) => found,
+                Err(_) => return Err(did_not_start("it takes too long")),
+            },
+            // It has closed its stderr: it has ended, or is about to.
+            () = pass_on(&mut said, &mut last, told) => {
+                return Err(did_not_start(&last.join("; ")));
+            }
         };
         Ok(Self {
             child,
@@ -84,7 +91,12 @@ impl Throwaway {
     pub async fn end(mut self) -> Result<(), Error> {
         drop(self.leash.take());
         match timeout(END_MAX, self.child.wait()).await {
-            Ok(_) => Ok(()),
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(ended) => Err(Error::Failed(format!(
+                "the throw-away cluster '{}' did not end well: {}",
+                self.info.name,
+                ended.map_or_else(|error| error.to_string(), |status| status.to_string())
+            ))),
             Err(_) => Err(Error::Failed(format!(
                 "the throw-away cluster '{name}' does not stop; `drumline down --name {name}` ends it",
                 name = self.info.name
@@ -93,33 +105,37 @@ impl Throwaway {
     }
 }
 
-/// The last lines that it says, when it has ended. Whoever does not read them stops it.
-async fn listen(errors: ChildStderr) -> Vec<String> {
-    let mut last = VecDeque::new();
-    let mut lines = BufReader::new(errors).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        if last.len() == LINES_MAX {
-            last.pop_front();
-        }
-        last.push_back(line);
-    }
-    last.into()
+fn did_not_start(why: &str) -> Error {
+    Error::Failed(format!("the cluster for the drill did not start: {why}"))
 }
 
-/// `None` if it ends before it is ready.
-async fn ready(
-    name: &ClusterName,
-    child: &mut Child,
-) -> Result<Option<(Handles, ClusterInfo)>, Error> {
+/// What it says, line by line. Whoever does not read that stops it: what nobody takes any more is left out.
+async fn listen(errors: ChildStderr, say: mpsc::Sender<String>) {
+    let mut lines = BufReader::new(errors).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let _ = say.try_send(line);
+    }
+}
+
+/// Ends when it says nothing more, and has its last lines then.
+async fn pass_on(
+    said: &mut mpsc::Receiver<String>,
+    last: &mut Vec<String>,
+    told: &(dyn Fn(&str) + Sync),
+) {
+    while let Some(line) = said.recv().await {
+        told(line.trim());
+        if last.len() == LINES_MAX {
+            last.remove(0);
+        }
+        last.push(line);
+    }
+}
+
+async fn ready(name: &ClusterName) -> (Handles, ClusterInfo) {
     loop {
         if let Ok(found) = Handles::open(name) {
-            return Ok(Some(found));
-        }
-        let ended = child
-            .try_wait()
-            .map_err(Error::io("wait for", "the supervisor".as_ref()))?;
-        if ended.is_some() {
-            return Ok(None);
+            return found;
         }
         sleep(POLL).await;
     }

@@ -5,11 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::engine::Engine;
 use super::error::Error;
 use super::inspect::{Container, Endpoint, State, Status};
 use super::roles::{self, Roles};
+use super::turn::Turn;
 use crate::config::{Secret, ServerUrl};
 use crate::store::Probe;
 
@@ -17,6 +21,9 @@ const PROJECT: &str = "com.docker.compose.project";
 /// Where mongo/secrets.sh keeps what the nodes need.
 const URI_FILE: &str = "/run/nodes/mongodb-uri";
 const KEY_FILE: &str = "/run/nodes/api-key";
+/// How long what was told to end may take: a member lets its clients go for 15 s.
+const END_MAX: Duration = Duration::from_secs(30);
+const END_PAUSE: Duration = Duration::from_millis(100);
 
 /// A project, and the way to it.
 #[derive(Debug)]
@@ -57,7 +64,10 @@ pub struct Containers {
     parts: Arc<[Part]>,
     /// The ids of those that the drill has done something to.
     touched: Arc<Mutex<BTreeSet<String>>>,
+    /// The ids of those that were told to end and not started since.
+    ending: Arc<Mutex<BTreeSet<String>>>,
     addresses: Addresses,
+    _turn: Arc<Turn>,
 }
 
 /// A container that can be harmed.
@@ -107,6 +117,7 @@ impl Containers {
         if ids.is_empty() {
             return Err(Error::NoProject(project.to_owned()));
         }
+        let turn = Turn::take(project)?;
         let unfit = |why| Error::Unfit {
             project: project.to_owned(),
             why,
@@ -123,7 +134,9 @@ impl Containers {
             project: project.to_owned(),
             parts: parts(&members, &roles),
             touched: Arc::default(),
+            ending: Arc::default(),
             addresses: Addresses::default(),
+            _turn: Arc::new(turn),
         };
         for (host, container) in members {
             containers
@@ -163,6 +176,7 @@ impl Containers {
     pub async fn end(&self, service: &str, signal: &str) -> Result<(), Error> {
         let signal = format!("--signal={signal}");
         let part = self.touch(service)?;
+        lock(&self.ending).insert(part.id.clone());
         self.engine.run(&["kill", &signal, &part.id]).await?;
         if part.is_member {
             // Another may be given its address.
@@ -175,6 +189,7 @@ impl Containers {
     pub async fn start(&self, service: &str) -> Result<(), Error> {
         let part = self.touch(service)?;
         self.engine.run(&["start", &part.id]).await?;
+        lock(&self.ending).remove(&part.id);
         self.resolve(part).await
     }
 
@@ -234,15 +249,34 @@ impl Containers {
     }
 
     async fn put_back_one(&self, part: &Part) -> Result<(), Error> {
-        let now = self.look(part).await?;
+        let mut now = self.look(part).await?;
         if now.state.status == Status::Paused {
             self.engine.run(&["unpause", &part.id]).await?;
         }
         self.connect(part, &now).await?;
+        // The engine starts nothing again that was told to end, and it may end only now.
+        if lock(&self.ending).contains(&part.id) {
+            now = self.until_ended(part).await?;
+        }
         if now.state.status == Status::Ended {
             self.engine.run(&["start", &part.id]).await?;
         }
         Ok(())
+    }
+
+    /// As it is then.
+    async fn until_ended(&self, part: &Part) -> Result<Container, Error> {
+        let end = Instant::now() + END_MAX;
+        loop {
+            let now = self.look(part).await?;
+            if now.state.status == Status::Ended {
+                return Ok(now);
+            }
+            if Instant::now() > end {
+                return Err(Error::Endless(part.service.clone()));
+            }
+            sleep(END_PAUSE).await;
+        }
     }
 
     async fn connect(&self, part: &Part, now: &Container) -> Result<(), Error> {

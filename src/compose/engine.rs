@@ -64,9 +64,10 @@ impl Engine {
     pub async fn run(&self, arguments: &[&str]) -> Result<String, Error> {
         let what = what(arguments);
         let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let calls = Arc::clone(&self.calls);
+        // Before the task is there: who is quiet after it must not overtake it.
+        let under_way = Arc::clone(&self.calls).read_owned().await;
         let task = tokio::spawn(async move {
-            let _under_way = calls.read_owned().await;
+            let _under_way = under_way;
             call(&arguments).await
         });
         match task.await {

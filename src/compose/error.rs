@@ -15,6 +15,10 @@ pub enum Error {
         "there is no compose project '{0}': start it with `docker compose -p {0} up -d`; `docker compose ls` lists all"
     )]
     NoProject(String),
+    #[error(
+        "another drill harms the compose project '{0}': wait until it ends, or drill a cluster of the drill's own with --fresh"
+    )]
+    Busy(String),
     /// It is there, and not what a drill needs.
     #[error("the compose project '{project}' cannot be drilled: {why}")]
     Unfit { project: String, why: String },
@@ -24,6 +28,8 @@ pub enum Error {
     Late { what: String, seconds: u64 },
     #[error("`docker {what}` told something else than expected: {why}")]
     Unreadable { what: String, why: String },
+    #[error("{0} was told to end and has not: when it does, `docker start` it")]
+    Endless(String),
     /// The cluster is not as it was.
     #[error(
         "the compose project '{project}' is not as it was: {why}; `docker compose -p {project} up -d --force-recreate` \

@@ -2,41 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::report::{Confirmed, Report, Run, Verdict};
+use super::checks::{ALL_RUNS, DECIDED};
+use super::outcome::{is_confirmed, word};
+use super::plan::{Plan, Told};
+use super::report::{Report, Run, Verdict};
 use super::run::{self, Files};
-use super::scenario::{Aim, Fault};
 use super::site::Site;
-use super::slo::{self, Slo};
+use super::slo;
 use super::stats;
 use crate::check::{self, CheckError, Findings};
-
-/// What was asked for.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub fault: Fault,
-    pub aim: Aim,
-    pub runs: usize,
-    /// How long the load of a run lasts at least.
-    pub length: Duration,
-    pub clients: u32,
-    pub rate: u32,
-    pub seed: u64,
-    pub direct: bool,
-    pub slo: Option<Slo>,
-    /// The command line that runs it again.
-    pub command: String,
-    pub started_at: String,
-}
-
-/// What is told while a drill runs.
-#[derive(Debug, Clone, Copy)]
-pub enum Told<'a> {
-    Step(&'a str),
-    /// Takes the place of the one before.
-    Progress(&'a str),
-}
 
 /// Does all runs of a drill, and keeps their files below `folder`.
 pub async fn drill(
@@ -67,32 +42,22 @@ pub async fn drill(
                 Told::Progress(_) => Told::Progress(&text),
             });
         };
-        let folder = run_folder(folder, plan, number)?;
-        let files = Files {
-            history: folder.join("history.jsonl"),
-            log: folder.join("log.jsonl"),
-        };
-        let mut run = match run::run(site, plan, number, &files, &told).await {
-            Ok(run) => run,
+        match checked_run(site, plan, number, folder, &told).await {
+            Ok(run) => {
+                told(Told::Step(&outcome(&run)));
+                report.runs.push(run);
+            }
             Err(why) if report.runs.is_empty() => return Err(why),
             // What the runs before have shown must not be lost with this one.
             Err(why) => {
                 report.verdict.push(Verdict {
-                    name: "all runs were done".into(),
+                    name: ALL_RUNS.into(),
                     holds: false,
                     detail: format!("run {number} of {}: {why}", plan.runs),
                 });
                 break;
             }
-        };
-        let direct = plan.direct;
-        // It reads all of the history again: not on a thread that others wait for.
-        let checked = tokio::task::spawn_blocking(move || check(&files, direct)).await;
-        let checked = checked.map_err(|error| format!("the checker failed: {error}"))?;
-        let checked = checked.map_err(|error| format!("the history cannot be checked: {error}"))?;
-        run.checks.extend(checked);
-        told(Told::Step(&outcome(&run)));
-        report.runs.push(run);
+        }
     }
     report.distributions = stats::distributions(&report.runs);
     report.verdict.extend(verdict(&report.runs));
@@ -100,6 +65,29 @@ pub async fn drill(
         report.verdict.extend(slo::judge(&report, slo));
     }
     Ok(report)
+}
+
+/// Does one run, and has the checker look at its history.
+async fn checked_run(
+    site: &Site,
+    plan: &Plan,
+    number: usize,
+    folder: &Path,
+    told: &(dyn Fn(Told<'_>) + Sync),
+) -> Result<Run, String> {
+    let folder = run_folder(folder, plan, number)?;
+    let files = Files {
+        history: folder.join("history.jsonl"),
+        log: folder.join("log.jsonl"),
+    };
+    let mut run = run::run(site, plan, number, &files, told).await?;
+    let direct = plan.direct;
+    // It reads all of the history again: not on a thread that others wait for.
+    let checked = tokio::task::spawn_blocking(move || check(&files, direct)).await;
+    let checked = checked.map_err(|error| format!("the checker failed: {error}"))?;
+    let checked = checked.map_err(|error| format!("the history cannot be checked: {error}"))?;
+    run.checks.extend(checked);
+    Ok(run)
 }
 
 /// The folder of one run: the drill's own if it has only one.
@@ -115,11 +103,12 @@ fn run_folder(folder: &Path, plan: &Plan, number: usize) -> Result<PathBuf, Stri
 
 /// What the checker finds in the history of a run: the sums first, then each rule.
 fn check(files: &Files, direct: bool) -> Result<Vec<Verdict>, CheckError> {
-    let log = files.log.exists().then_some(files.log.as_path());
+    let history = check::open(&files.history)?;
     let findings = if direct {
-        check::check_unstamped(check::open(&files.history)?)?
+        check::check_unstamped(history)?
     } else {
-        check::check_files(&files.history, log)?
+        let log = files.log.exists().then(|| check::open(&files.log));
+        check::check(history, log.transpose()?)?
     };
     let sums = sums(&findings).into_iter();
     let rules = findings.verdicts().map(|(name, holds, detail)| Verdict {
@@ -128,7 +117,7 @@ fn check(files: &Files, direct: bool) -> Result<Vec<Verdict>, CheckError> {
         detail,
     });
     let decided = (findings.undecided > 0).then(|| Verdict {
-        name: "the replies for each key were decided".into(),
+        name: DECIDED.into(),
         holds: false,
         detail: format!("{} keys have too many unknown writes", findings.undecided),
     });
@@ -157,7 +146,7 @@ pub fn outcome(run: &Run) -> String {
     };
     format!(
         "fault {}, {first}, longest gap {:.0} ms, {} acknowledged, {} failed, {} unknown",
-        confirmed(run.confirmation.verdict),
+        word(run.confirmation.verdict),
         run.outage.outage_ms,
         run.counts.acknowledged,
         run.counts.failed,
@@ -165,22 +154,13 @@ pub fn outcome(run: &Run) -> String {
     )
 }
 
-const fn confirmed(verdict: Confirmed) -> &'static str {
-    match verdict {
-        Confirmed::Confirmed => "confirmed",
-        Confirmed::Mismatch => "not as it should be",
-        Confirmed::Inconclusive => "not seen",
-    }
-}
-
 /// The verdict over all runs: every check by its name, and whether each fault was real.
 fn verdict(runs: &[Run]) -> Vec<Verdict> {
     let mut verdicts = vec![over_runs(
         "the fault had its effect",
         runs.iter().map(|run| {
-            let is = run.confirmation.verdict;
             let told = run.confirmation.evidence.join("; ");
-            (run.number, is == Confirmed::Confirmed, told)
+            (run.number, is_confirmed(run), told)
         }),
     )];
     verdicts.push(over_runs(

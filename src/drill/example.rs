@@ -141,7 +141,7 @@ fn run_of(number: usize, parts: [f64; 4], dice: &mut Dice) -> Run {
     }
 }
 
-fn load(dice: &mut Dice, from: f64, to: f64) -> (Vec<Bucket>, Vec<Sample>) {
+fn load(dice: &mut Dice, from: f64, to: f64) -> (Vec<Bucket>, Vec<SlowOperation>) {
     let mut buckets = vec![Bucket::default(); stats::whole((to + CALM_MS) / 10.0)];
     let mut slowest = Vec::new();
     for (index, bucket) in buckets.iter_mut().enumerate() {
@@ -162,7 +162,7 @@ fn load(dice: &mut Dice, from: f64, to: f64) -> (Vec<Bucket>, Vec<Sample>) {
         } else {
             0.0
         };
-        slowest.push(Sample {
+        slowest.push(SlowOperation {
             at_ms: at + 6.0,
             latency_ms: 1.6 + dice.roll() * dice.roll() * 7.0 + waited,
         });
@@ -307,11 +307,11 @@ pub fn hostile() -> Report {
     run.fault_from_ms = f64::NAN;
     run.fault_to_ms = -1.0;
     run.latency.during.p99_ms = f64::NAN;
-    run.slowest[0] = Sample {
+    run.slowest[0] = SlowOperation {
         at_ms: f64::NAN,
         latency_ms: 0.0,
     };
-    run.slowest[1] = Sample {
+    run.slowest[1] = SlowOperation {
         at_ms: 1e300,
         latency_ms: f64::INFINITY,
     };

@@ -16,8 +16,8 @@ use super::watch::Watch;
 const EFFECT_MAX: Duration = Duration::from_secs(3);
 /// How long a part that is restarted may take to be well.
 const RESTART_MAX: Duration = Duration::from_secs(60);
-/// The state of a member in what it says of itself.
-const PRIMARY: &str = "primary";
+/// How long the primary and the coordinator may be out of sight before the fault.
+const SITUATION_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(2);
 /// `replSetStepDown` fails now and then because it does not get its lock in time.
 const STEP_DOWN_TRIES: usize = 5;
@@ -83,7 +83,7 @@ impl<'a> Act<'a> {
         aim: Aim,
         watch: &Watch,
     ) -> Result<Self, String> {
-        let before = watch.situation();
+        let before = situation(site, watch).await;
         let primary = || {
             let primary = before.primary.clone();
             primary.ok_or("the replica set has no primary to begin with")
@@ -164,7 +164,7 @@ impl<'a> Act<'a> {
     pub async fn heal(&self) -> Result<(), String> {
         match self.fault {
             Fault::Freeze | Fault::CoordinatorFreeze => self.each(Part::wake).await,
-            Fault::Stepdown | Fault::StepdownForce => self.let_stand().await,
+            Fault::Stepdown | Fault::StepdownForce => self.site.let_stand_again().await,
             Fault::RestartRolling => Ok(()),
             Fault::Isolate => self.each(Part::rejoin).await,
             _ => self.each(Part::start).await,
@@ -191,11 +191,8 @@ impl<'a> Act<'a> {
     /// Whether MongoDB must elect because of it.
     pub fn hits_the_primary(&self) -> bool {
         let primary = self.before.primary.as_ref();
-        self.fault != Fault::MajorityLoss
-            && self
-                .victims
-                .iter()
-                .any(|v| v.is_member && Some(&v.name) == primary)
+        let mut victims = self.victims.iter();
+        victims.any(|victim| victim.is_member && Some(&victim.name) == primary)
     }
 
     /// Whether the nodes must elect because of it.
@@ -207,12 +204,13 @@ impl<'a> Act<'a> {
         let host = self.victims.first().map_or("", |victim| &victim.name);
         let probe = self.site.reach.open(host).await;
         let probe = probe.map_err(|error| error.to_string())?;
+        self.site.will_rest(host);
         let mut tries = 1;
         loop {
             match probe.step_down(force).await {
                 Ok(()) => return Ok(()),
                 // The answer may have been lost.
-                Err(_) if probe.look().await.is_ok_and(|look| look.state != PRIMARY) => {
+                Err(_) if probe.look().await.is_ok_and(|look| !look.is_primary()) => {
                     return Ok(());
                 }
                 Err(error) if tries == STEP_DOWN_TRIES => {
@@ -221,18 +219,6 @@ impl<'a> Act<'a> {
                 Err(_) => tries += 1,
             }
         }
-    }
-
-    /// Otherwise the next run may find no member that may be elected.
-    async fn let_stand(&self) -> Result<(), String> {
-        let host = self.victims.first().map_or("", |victim| &victim.name);
-        let probe = self.site.reach.open(host).await;
-        let probe = probe.map_err(|error| error.to_string())?;
-        let allowed = probe.let_stand().await;
-        if probe.look().await.is_ok_and(|look| look.state == PRIMARY) {
-            return Ok(());
-        }
-        allowed.map_err(|error| format!("{host} may not stand again for a while: {error}"))
     }
 
     async fn end_all(&self, how: Ending) -> Result<(), String> {
@@ -267,9 +253,22 @@ impl<'a> Act<'a> {
                 sleep(part.pause()).await;
             }
             part.start().await?;
-            self.site.wait_until_well().await?;
+            self.site.wait_until_settled().await?;
         }
         Ok(())
+    }
+}
+
+/// What is so before the fault. On a busy machine a look at the primary may be late, which tells nothing.
+async fn situation(site: &Site, watch: &Watch) -> Situation {
+    let end = Instant::now() + SITUATION_MAX;
+    loop {
+        let now = watch.situation();
+        let known = now.primary.is_some() && (site.nodes.is_empty() || now.coordinator.is_some());
+        if known || Instant::now() > end {
+            return now;
+        }
+        sleep(POLL).await;
     }
 }
 
@@ -351,23 +350,29 @@ async fn stepped_down(victim: &Victim, when: &str, watch: &Watch) -> Effect {
     }
 }
 
-/// Its process runs, and nobody hears of it.
+/// Its process runs, nobody hears of it, and what it says itself goes nowhere.
 async fn isolated(victim: &Victim, when: &str, watch: &Watch) -> Effect {
     let name = &victim.name;
     let end = Instant::now() + EFFECT_MAX;
     loop {
         let silent = watch.member(name).is_some_and(|seen| seen.state == "down");
         let runs = victim.condition().await == Some(Condition::Running);
-        if (silent && runs) || Instant::now() > end {
-            let verdict = match (silent, runs) {
+        let late = Instant::now() > end;
+        let mute = silent && runs && victim.part.as_ref().is_some_and(Part::is_cut);
+        if mute || late {
+            let verdict = match (silent && runs, mute) {
                 (true, true) => Confirmed::Confirmed,
+                (true, false) => Confirmed::Inconclusive,
                 _ => Confirmed::Mismatch,
             };
             let is = if silent { "is silent" } else { "answers" };
             let process = if runs { "runs" } else { "does not run" };
+            let own = if mute { "is" } else { "is not seen to be" };
             return Effect {
                 verdict,
-                fact: format!("{when}: {name} {is}, and its process {process}"),
+                fact: format!(
+                    "{when}: {name} {is}, its process {process}, and what it sends {own} dropped"
+                ),
             };
         }
         sleep(victim.pause()).await;

@@ -113,10 +113,7 @@ impl Hands {
     /// Takes back whatever a fault has left. May be called at any time.
     pub async fn put_back(&self) -> Result<(), String> {
         match self {
-            Self::Local(local) => {
-                local.put_back();
-                Ok(())
-            }
+            Self::Local(local) => local.put_back(),
             Self::Compose(containers) => containers.put_back().await.map_err(told),
         }
     }
@@ -124,18 +121,19 @@ impl Hands {
 
 impl Local {
     /// Wakes what is frozen, lets go of what is held, and joins what is cut.
-    fn put_back(&self) {
+    fn put_back(&self) -> Result<(), String> {
+        let mut joined = Ok(());
         for child in self.handles.children() {
             self.handles.release(&child);
             if self.was_cut.load(Ordering::Relaxed) {
-                self.handles.rejoin(&child);
+                joined = joined.and(self.handles.rejoin(&child).map_err(told));
             }
-            if let Some(process) = self.handles.process(&child)
-                && process.state() == Some('T')
-            {
+            // Whether it looks frozen or not: a signal that was sent may not have worked yet.
+            if let Some(process) = self.handles.process(&child) {
                 process.signal(Signal::CONT);
             }
         }
+        joined
     }
 }
 
@@ -240,15 +238,20 @@ impl Part {
     /// Takes the cut back.
     pub async fn rejoin(&self) -> Result<(), String> {
         match self {
-            Self::Child { local, name, .. } => {
-                local.handles.rejoin(name);
-                Ok(())
-            }
+            Self::Child { local, name, .. } => local.handles.rejoin(name).map_err(told),
             Self::Container {
                 containers,
                 service,
                 ..
             } => containers.rejoin(service).await.map_err(told),
+        }
+    }
+
+    /// Whether what it sends goes nowhere. The engine has taken a container that is cut off out of all networks.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            Self::Child { local, name, .. } => local.handles.is_cut(name),
+            Self::Container { .. } => true,
         }
     }
 

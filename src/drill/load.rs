@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::mix::{Action, Mix, REGISTERS};
-use super::worker::{Route, Worker, learnt};
+use super::worker::{Heard, Route, Worker, learnt};
 use crate::check::history::{Op, Operation, Outcome};
 use crate::check::record::{Recorder, monotonic_ns};
 use crate::model::Namespace;
@@ -74,6 +74,7 @@ struct Shared {
     acknowledged: AtomicU64,
     /// Without an answer, or with one that is no acknowledgement.
     others: AtomicU64,
+    heard: Arc<Heard>,
 }
 
 /// Load that has ended.
@@ -84,6 +85,7 @@ pub struct Ended {
     pub samples: Vec<Sample>,
     /// Due before the end, and never sent.
     pub unsent: u64,
+    pub heard: Arc<Heard>,
     mix: Mix,
     numbers: u64,
 }
@@ -101,10 +103,11 @@ impl Load {
             pulse: Pulse::new(),
             acknowledged: AtomicU64::new(0),
             others: AtomicU64::new(0),
+            heard: Arc::default(),
         });
         let mut clients = JoinSet::new();
         for process in 0..plan.clients {
-            let worker = Worker::new(process, &plan.route, &plan.namespace);
+            let worker = Worker::new(process, &plan.route, &plan.namespace, &shared.heard);
             let worker = worker.map_err(|error| error.to_string())?;
             clients.spawn(work(worker, Arc::clone(&shared), ended.clone()));
         }
@@ -166,6 +169,7 @@ impl Load {
             workers,
             unsent: due.saturating_sub(samples.len() as u64),
             samples,
+            heard: shared.heard,
             mix: shared.mix,
             numbers: due,
         })
@@ -173,7 +177,8 @@ impl Load {
 }
 
 impl Ended {
-    /// Reads every key that was written, so that a lost write is seen. Says how many reads failed.
+    /// Reads every key that was written, so that a lost write is seen. Says how many were not read: a client
+    /// whose read fails, which takes it as long as a request may, reads no more.
     pub async fn read_all(self, history: &Recorder) -> Result<u64, String> {
         let count = self.workers.len().max(1);
         let mix = Arc::new(self.mix);
@@ -183,25 +188,28 @@ impl Ended {
             let mix = Arc::clone(&mix);
             let numbers = self.numbers;
             readers.spawn(async move {
-                let mut failed = 0;
                 let inserted = (0..numbers)
                     .map(|number| mix.action(number))
                     .filter(|action| action.op == Op::Insert)
                     .map(|action| action.key);
                 let keys = (0..REGISTERS).chain(inserted);
-                for key in keys.skip(number).step_by(count) {
+                let mut keys = keys.skip(number).step_by(count);
+                while let Some(key) = keys.next() {
                     let done = worker.perform(Action::read(key)).await;
-                    failed += u64::from(done.operation.outcome != Outcome::Ok);
+                    let read = done.operation.outcome == Outcome::Ok;
                     history.push(done.operation).await;
+                    if !read {
+                        return 1 + keys.count() as u64;
+                    }
                 }
-                failed
+                0
             });
         }
-        let mut failed = 0;
+        let mut unread = 0;
         while let Some(done) = readers.join_next().await {
-            failed += done.map_err(|error| format!("a client failed: {error}"))?;
+            unread += done.map_err(|error| format!("a client failed: {error}"))?;
         }
-        Ok(failed)
+        Ok(unread)
     }
 }
 

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::load::Sample;
-use super::report::{Bucket, Counts, Outage, Percentiles, Phases, Sample as Slowest};
+use super::report::{Bucket, Counts, Outage, Percentiles, Phases, SlowOperation};
 use super::timeline::Moments;
 use crate::check::history::Outcome;
 
@@ -25,15 +25,12 @@ pub struct Gap {
 /// Looks for the gap that begins at the fault at the earliest. The first acknowledgement
 /// that counts is of a write that was sent from `sent_from_us` on: when the fault is done, or its end.
 pub fn gap(samples: &[Sample], fault_us: u32, sent_from_us: u32, end_us: u32) -> Gap {
-    let acknowledged = || {
-        let writes = samples.iter().filter(|sample| sample.is_write);
-        writes.filter(|sample| sample.outcome == Outcome::Ok)
-    };
-    let first_ack_us = acknowledged()
+    let writes_done = || acknowledged(samples).filter(|sample| sample.is_write);
+    let first_ack_us = writes_done()
         .filter(|sample| sample.sent_us >= sent_from_us)
         .map(|sample| sample.returned_us)
         .min();
-    let mut returns: Vec<_> = acknowledged()
+    let mut returns: Vec<_> = writes_done()
         .map(|sample| sample.returned_us)
         .filter(|at| *at >= fault_us)
         .collect();
@@ -115,7 +112,7 @@ pub fn buckets(samples: &[Sample], end_us: u32) -> Vec<Bucket> {
 }
 
 /// The slowest acknowledged operation of each bucket that has one.
-pub fn slowest(samples: &[Sample]) -> Vec<Slowest> {
+pub fn slowest(samples: &[Sample]) -> Vec<SlowOperation> {
     let mut slowest: Vec<Option<Sample>> = Vec::new();
     for sample in acknowledged(samples) {
         let at = (sample.returned_us / BUCKET_US) as usize;
@@ -129,7 +126,7 @@ pub fn slowest(samples: &[Sample]) -> Vec<Slowest> {
     }
     let slowest = slowest.into_iter().flatten();
     slowest
-        .map(|sample| Slowest {
+        .map(|sample| SlowOperation {
             at_ms: millis(sample.returned_us),
             latency_ms: millis(latency_us(sample)),
         })

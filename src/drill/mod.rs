@@ -1,11 +1,13 @@
 //! Failover drills: load, one fault, what clients saw of it, and the proof that nothing was lost.
 //!
-//! An outside client: it never looks inside a node. In reading order: `report` (what comes out);
-//! `scenario` (the faults), `dice` and `mix` (what the load asks for), `worker` and `load` (the clients),
-//! `timeline` and `watch` (what members and nodes do), `reach`, `hands` and `site` (the cluster), `fault` and `confirm` (what
-//! is done to it), `measure` (the figures), `run` (one run), `engine` (all of them); `stats`, `outcome`, `slo`,
-//! `junit`, `summary`, `diff`, `html` (how a report is shown).
+//! An outside client: it never looks inside a node. In reading order: `report` (what comes out) and `stats` (its
+//! figures); `scenario` (the faults), `slo` and `plan` (what is asked for), `dice` and `mix` (what the load asks for),
+//! `worker` and `load` (the clients), `reach`, `hands` (the ways to a cluster), `timeline` and `watch` (what members and
+//! nodes do), `site` (the cluster), `fault` and `confirm` (what is done to it), `measure` (the figures), `checks` and
+//! `run` (one run), `outcome` and `engine` (all of them); `junit`, `summary`, `diff`, `escape` and `html` (how a report
+//! is shown).
 
+mod checks;
 mod confirm;
 mod dice;
 mod engine;
@@ -14,6 +16,7 @@ mod hands;
 mod load;
 mod measure;
 mod mix;
+mod plan;
 mod reach;
 pub mod report;
 mod run;
@@ -34,7 +37,8 @@ pub mod slo;
 pub mod stats;
 pub mod summary;
 
-pub use engine::{Plan, Told, drill};
-pub use run::is_of_the_end;
+pub use checks::tells_a_violation;
+pub use engine::drill;
+pub use plan::{Plan, Told};
 pub use scenario::{Aim, Fault};
 pub use site::Site;

@@ -57,7 +57,7 @@ pub struct Run {
     pub seed: u64,
     pub length_ms: f64,
     pub fault_from_ms: f64,
-    /// When the fault was taken back; the end of the run if it never was.
+    /// When the drill began to take the fault back.
     pub fault_to_ms: f64,
     /// What was harmed: a member's host or a node's name.
     pub victims: Vec<String>,
@@ -69,7 +69,7 @@ pub struct Run {
     /// Of acknowledged operations, from the time they were due.
     pub latency: Phases,
     /// A bounded sample for the chart: the slowest operation of each bucket that has one.
-    pub slowest: Vec<Sample>,
+    pub slowest: Vec<SlowOperation>,
     /// A lane a member, the state is MongoDB's, in lower case, or `down`.
     pub members: Vec<Lane>,
     /// A lane a node, the state is its role, or `down`.
@@ -106,7 +106,7 @@ pub struct Outage {
     pub detect_ms: Option<f64>,
     /// Until there is a new writable primary, or coordinator.
     pub elect_ms: Option<f64>,
-    /// Until the first write commits whose request came after the fault, as far as a member shows it.
+    /// Until a member knows that a majority holds a write of the new term.
     pub recover_ms: Option<f64>,
     /// Until its client knows.
     pub answer_ms: Option<f64>,
@@ -152,8 +152,9 @@ pub struct Percentiles {
     pub max_ms: f64,
 }
 
+/// The slowest operation of those that were acknowledged in the same 10 ms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct SlowOperation {
     pub at_ms: f64,
     pub latency_ms: f64,
 }

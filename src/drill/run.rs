@@ -3,23 +3,25 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Bson;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::checks::{ASKED, FALSE_ACKNOWLEDGEMENT, LOG_RECORDED, READ_BACK, REMOVED, WELL_AGAIN};
 use super::confirm::confirm;
 use super::dice::Dice;
-use super::engine::{Plan, Told};
 use super::fault::{Act, Effect};
-use super::load::{self, Ended, Load};
+use super::load::{self, Ended, Load, Sample};
 use super::measure;
-use super::report::{Confirmation, Outage, Run, Verdict};
+use super::plan::{Plan, Told};
+use super::report::{Confirmation, Confirmed, Outage, Run, Verdict};
 use super::scenario::{Fault, HOLD_AFTER_SERVICE, HOLD_MAX};
 use super::site::Site;
 use super::timeline::{Moments, Timeline};
 use super::watch::Watch;
-use crate::bench;
+use crate::check::history::Outcome;
 use crate::check::record::{Recorder, monotonic_ns};
 use crate::client::{Client, Clock};
 use crate::model::Namespace;
@@ -30,8 +32,13 @@ const CALM_MIN: Duration = Duration::from_millis(1_500);
 const PHASE_MS: u64 = 1_000;
 /// How often the progress is told.
 const PROGRESS: Duration = Duration::from_millis(200);
-/// One request to read the log, or to remove what a run has written.
+/// One request to read the log.
 const CALL_MAX: Duration = Duration::from_secs(60);
+/// How long a node may take to know the last entries of the log.
+const LAST_ENTRIES_MAX: Duration = Duration::from_secs(10);
+const LAST_ENTRIES_POLL: Duration = Duration::from_millis(20);
+/// One look at a node.
+const STATUS_MAX: Duration = Duration::from_secs(10);
 /// Documents of the log that one request asks for.
 const LOG_PAGE: u32 = 100;
 
@@ -43,19 +50,8 @@ pub struct Files {
     pub log: PathBuf,
 }
 
-/// The check of a majority-loss drill.
-const FALSE_ACKNOWLEDGEMENT: &str = "no acknowledgement without a majority";
-
-/// What may go wrong after the load.
-const WELL_AGAIN: &str = "all is well after the fault";
-const READ_BACK: &str = "all that was written can be read at the end";
-const LOG_RECORDED: &str = "the log can be read at the end";
-const REMOVED: &str = "what the load wrote is removed";
-
-/// Whether a check tells what went wrong after the load, and not a violation.
-pub fn is_of_the_end(check: &Verdict) -> bool {
-    [WELL_AGAIN, READ_BACK, LOG_RECORDED, REMOVED].contains(&&*check.name)
-}
+/// A killed process may take this long to be gone, and the answer to what it has sent to arrive.
+const ENDING_US: u32 = 1_000_000;
 
 /// When the fault was done and taken back, and what was seen meanwhile.
 struct Happened {
@@ -77,7 +73,7 @@ pub async fn run(
     let seed = Dice::part(plan.seed, number as u64).next();
     let mut dice = Dice::new(seed);
     let fault = plan.fault.draw(plan.direct, &mut dice);
-    site.wait_until_well().await?;
+    site.prepare().await?;
     let log_from = log_end(site).await?.max(1);
     let namespace = fresh_namespace()?;
     let (history, writer) = Recorder::create(&files.history).map_err(|error| error.to_string())?;
@@ -90,6 +86,7 @@ pub async fn run(
         route: site.route(plan.direct).await?,
     };
     told(Told::Step("load"));
+    site.will_write(&namespace);
     let load = Load::begin(&load_plan, &history)?;
     let start_ns = load.start_ns();
     let phase = Duration::from_millis(dice.below(PHASE_MS));
@@ -105,25 +102,29 @@ pub async fn run(
     let timeline = watch.timeline();
     drop(watch);
     told(Told::Step("reading back all that was written"));
-    let mut run = describe(
-        &act,
-        fault,
-        &happened,
-        &ended,
-        &timeline,
-        (start_ns, end_ns),
-    );
-    run.number = number;
-    run.seed = seed;
+    let mut run = Run {
+        number,
+        seed,
+        ..describe(
+            &act,
+            fault,
+            &happened,
+            &ended,
+            &timeline,
+            (start_ns, end_ns),
+        )
+    };
     if plan.fault == Fault::Random {
         let drawn = format!("drawn: {}", fault.name());
         run.confirmation.evidence.insert(0, drawn);
     }
+    let heard = Arc::clone(&ended.heard);
     ends.push(end(READ_BACK, all_read(ended, &history).await));
     drop(history);
-    writer.finish().map_err(|error| error.to_string())?;
+    let written = writer.finish();
+    written.map_err(|error| format!("{}: {error:#}", files.history.display()))?;
     if !plan.direct && !site.nodes.is_empty() {
-        let recorded = record_log(site, log_from, &files.log).await;
+        let recorded = record_log(site, log_from, heard.position(), &files.log).await;
         if recorded.is_err() {
             // Half a log would show violations that there are not.
             let _ = std::fs::remove_file(&files.log);
@@ -132,8 +133,7 @@ pub async fn run(
     }
     if !site.is_throwaway() {
         told(Told::Step("removing what was written"));
-        let removed = clean_up(site, plan, &namespace, load_plan.rate, end_ns - start_ns).await;
-        ends.push(end(REMOVED, removed));
+        ends.push(end(REMOVED, site.remove_what_was_written().await));
     }
     run.checks.extend(ends.into_iter().flatten());
     Ok(run)
@@ -264,8 +264,9 @@ fn describe(
     let gap = measure::gap(samples, fault_us, sent_from_us, end_us);
     let moments = moments(act, fault, happened, timeline);
     let mut checks = Vec::new();
-    if fault == Fault::MajorityLoss {
-        checks.push(no_false_acknowledgement(ended, fault_us, heal_us));
+    // Members that came back too early may acknowledge; that run proves nothing, and says so.
+    if fault == Fault::MajorityLoss && happened.confirmation.verdict == Confirmed::Confirmed {
+        checks.extend(no_false_acknowledgement(&ended.samples, fault_us, heal_us));
     }
     Run {
         number: 0,
@@ -322,60 +323,76 @@ fn first(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 /// Without a majority no write can be acknowledged.
-fn no_false_acknowledgement(ended: &Ended, fault_us: u32, heal_us: u32) -> Verdict {
-    let within = |sample: &&load::Sample| {
+fn no_false_acknowledgement(samples: &[Sample], fault_us: u32, heal_us: u32) -> [Verdict; 2] {
+    let within = |sample: &&Sample| {
         sample.is_write
-            && sample.outcome == crate::check::history::Outcome::Ok
+            && sample.outcome == Outcome::Ok
             && sample.returned_us >= fault_us + ENDING_US
             && sample.returned_us < heal_us
     };
-    let waiting = |sample: &&load::Sample| {
+    let waiting = |sample: &&Sample| {
         sample.is_write && sample.sent_us < heal_us && sample.returned_us >= fault_us + ENDING_US
     };
-    let count = ended.samples.iter().filter(within).count();
-    let asked = ended.samples.iter().filter(waiting).count();
-    Verdict {
-        name: FALSE_ACKNOWLEDGEMENT.into(),
-        holds: count == 0 && asked > 0,
-        detail: format!(
-            "{count} of the {asked} writes that were asked for while two of three members were away were acknowledged then"
+    let count = samples.iter().filter(within).count();
+    let asked = samples.iter().filter(waiting).count();
+    let line = |name: &str, holds, detail| Verdict {
+        name: name.to_owned(),
+        holds,
+        detail,
+    };
+    [
+        line(
+            FALSE_ACKNOWLEDGEMENT,
+            count == 0,
+            format!("{count} of {asked} while no majority of the members was there"),
         ),
-    }
+        line(ASKED, asked > 0, format!("{asked} were")),
+    ]
 }
 
-/// A killed process may take this long to be gone, and the answer to what it has sent to arrive.
-const ENDING_US: u32 = 1_000_000;
-
-/// The end of the log: what reads may show, and all that was acknowledged. A follower may not know of the last
-/// entries, so each node is asked.
+/// The end of the log as the nodes know it, which may be some entries behind: each is asked. One that does not
+/// answer must not keep the log from the checker.
 async fn log_end(site: &Site) -> Result<i64, String> {
-    let mut end = 0;
+    let mut end = None;
+    let mut silent = Vec::new();
     for node in &site.nodes {
-        let client = Client::new(vec![node.url.clone()], site.key.as_ref(), CALL_MAX);
-        let view = client.map_err(|error| error.to_string())?.status().await;
-        let view = view.map_err(|error| format!("{}: {error}", node.name))?;
-        end = end.max(view.position.unwrap_or(0));
+        let client = Client::new(vec![node.url.clone()], site.key.as_ref(), STATUS_MAX);
+        match client.map_err(|error| error.to_string())?.status().await {
+            Ok(view) => end = end.max(view.position),
+            Err(error) => silent.push(format!("{}: {error}", node.name)),
+        }
     }
-    Ok(end)
+    match end {
+        None if !silent.is_empty() => Err(silent.join("; ")),
+        end => Ok(end.unwrap_or(0)),
+    }
 }
 
-/// Writes the log's documents from a position to its end, one a line, as `drumline log -o jsonl` prints them.
-async fn record_log(site: &Site, mut from: i64, path: &Path) -> Result<(), String> {
+/// Writes the log's documents from a position to its end, one a line, as `drumline log -o jsonl` prints them. What
+/// clients have heard of is waited for: a node may not know of it yet. If it does not come, it is lost, and the
+/// checker is to find that.
+async fn record_log(site: &Site, mut from: i64, heard: i64, path: &Path) -> Result<(), String> {
     let fail = |error: &dyn std::fmt::Display| format!("cannot record the log: {error}");
     let client = site.client(CALL_MAX)?;
     let file = File::create(path).map_err(|error| fail(&error))?;
     let mut out = BufWriter::new(file);
     let clock = Clock::default();
     // Others may write on and on.
-    let end = log_end(site).await?;
+    let end = log_end(site).await?.max(heard);
+    let mut patience = Instant::now() + LAST_ENTRIES_MAX;
     while from <= end {
         let page = client.log(from, LOG_PAGE, &clock).await;
         let page = page.map_err(|error| fail(&error))?;
         let Some(last) = page.last() else {
-            return Err(format!("the log ends before position {end}"));
+            if Instant::now() > patience {
+                break;
+            }
+            sleep(LAST_ENTRIES_POLL).await;
+            continue;
         };
         let last = last.get_i64("_id").map_err(|error| fail(&error))?;
         from = last + 1;
+        patience = Instant::now() + LAST_ENTRIES_MAX;
         for document in page {
             let line = Bson::Document(document).into_relaxed_extjson();
             writeln!(out, "{line}").map_err(|error| fail(&error))?;
@@ -389,26 +406,41 @@ fn fresh_namespace() -> Result<Namespace, String> {
     Namespace::new("drill", &format!("run_{}", &random[..8])).map_err(|error| error.to_string())
 }
 
-/// Removes the documents of a run from a cluster that stays.
-async fn clean_up(
-    site: &Site,
-    plan: &Plan,
-    namespace: &Namespace,
-    rate: u32,
-    length_ns: u64,
-) -> Result<(), String> {
-    let route = site.route(plan.direct).await?;
-    match route {
-        super::worker::Route::Direct(direct) => {
-            let dropped = direct.drop_collection(namespace).await;
-            dropped.map_err(|error| error.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(sent_us: u32, returned_us: u32, outcome: Outcome) -> Sample {
+        Sample {
+            due_us: sent_us,
+            sent_us,
+            returned_us,
+            outcome,
+            is_write: true,
+            retried: false,
         }
-        super::worker::Route::Servers { .. } => {
-            let numbers = u64::from(rate) * (length_ns / 1_000_000_000 + 1);
-            let keys = i64::try_from(numbers).unwrap_or(i64::MAX) + super::mix::REGISTERS;
-            let client = site.client(CALL_MAX)?;
-            let removed = bench::remove(&client, namespace, keys).await;
-            removed.map_err(|error| error.to_string())
-        }
+    }
+
+    /// Members are away from 2 s to 14 s.
+    fn judged(samples: &[Sample]) -> [bool; 2] {
+        no_false_acknowledgement(samples, 2_000_000, 14_000_000).map(|check| check.holds)
+    }
+
+    #[test]
+    fn an_acknowledgement_without_a_majority_is_told() {
+        let waited = write(2_100_000, 15_000_000, Outcome::Ok);
+        let before = write(1_000_000, 2_500_000, Outcome::Ok);
+        assert_eq!(judged(&[before, waited]), [true, true]);
+        let early = write(3_000_000, 4_000_000, Outcome::Ok);
+        assert_eq!(judged(&[waited, early]), [false, true]);
+        let refused = write(3_000_000, 4_000_000, Outcome::Unknown);
+        assert_eq!(judged(&[refused]), [true, true]);
+    }
+
+    #[test]
+    fn without_a_question_there_is_no_proof() {
+        let before = write(1_000_000, 1_500_000, Outcome::Ok);
+        let after = write(14_100_000, 14_200_000, Outcome::Ok);
+        assert_eq!(judged(&[before, after]), [true, false]);
     }
 }

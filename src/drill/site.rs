@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bson::doc;
 use tokio::time::{Instant, sleep};
 
 use super::hands::Hands;
 use super::reach::Reach;
 use super::scenario::Fault;
-use super::watch::NodeAddress;
+use super::watch::{NODE_WAIT_MAX, NodeAddress};
 use super::worker::Route;
-use crate::client::Client;
+use crate::client::{Client, Clock};
 use crate::cluster::info::ClusterInfo;
 use crate::cluster::{ClusterName, Handles, Throwaway, Turn};
 use crate::compose::Containers;
 use crate::config::{Secret, ServerUrl};
+use crate::model::{Namespace, RequestId, Write};
 use crate::store::{Direct, Probe, members_of};
 
 /// How long a cluster may take to be well again after a drill.
@@ -26,9 +29,17 @@ const WELL_POLL: Duration = Duration::from_millis(100);
 const SETTLED: Duration = Duration::from_secs(3);
 /// Some sets never come to rest.
 const SETTLED_MAX: Duration = Duration::from_secs(15);
-const NODE_WAIT_MAX: Duration = Duration::from_millis(1_500);
 /// A secondary has caught up if its last write is at most this many seconds older than the primary's.
 const LAG_MAX: u32 = 1;
+
+/// How long a node may take to finish what it has taken in.
+const FINISH_MAX: Duration = Duration::from_secs(15);
+/// How long a primary is looked for to remove what the load wrote.
+const REMOVE_MAX: Duration = Duration::from_secs(15);
+
+/// How long a member is asked again to stand, and the pause between two times. A primary refuses too, and needs it not.
+const STAND_MAX: Duration = Duration::from_secs(2);
+const STAND_POLL: Duration = Duration::from_millis(50);
 
 /// From whom each member copies the oplog, by host.
 type Sources = BTreeMap<String, Option<String>>;
@@ -45,18 +56,26 @@ pub struct Site {
     /// `None`: it can be asked, and none of its processes touched.
     pub hands: Option<Hands>,
     throwaway: Option<Throwaway>,
-    /// Of a cluster that stays.
-    turn: Option<Turn>,
+    /// Of a cluster that `drumline up` runs: no other drill may harm it meanwhile.
+    _turn: Option<Turn>,
+    /// The member that was told to step down, and so does not stand for election for a while.
+    resting: Mutex<Option<String>>,
+    /// Where the load writes, of a cluster that stays.
+    written: Mutex<Option<Namespace>>,
 }
 
 impl Site {
-    /// Starts a cluster for this drill alone.
-    pub async fn throw_away(nodes: usize, fault: Fault) -> Result<Self, String> {
+    /// Starts a cluster for this drill alone. `told` hears of its start.
+    pub async fn throw_away(
+        nodes: usize,
+        fault: Fault,
+        told: &(dyn Fn(&str) + Sync),
+    ) -> Result<Self, String> {
         let more: &[OsString] = match fault {
             Fault::Isolate => &["--can-be-cut".into()],
             _ => &[],
         };
-        let started = Throwaway::start(nodes, more).await;
+        let started = Throwaway::start(nodes, more, told).await;
         let throwaway = started.map_err(|error| error.to_string())?;
         let target = format!("a throw-away cluster of 3 members and {nodes} nodes");
         let info = throwaway.info.clone();
@@ -83,17 +102,24 @@ impl Site {
             key: None,
             hands: None,
             throwaway: None,
-            turn: None,
+            _turn: None,
+            resting: Mutex::default(),
+            written: Mutex::default(),
         })
+    }
+
+    /// Looks for a cluster that `drumline up` runs.
+    pub fn find(name: &str) -> Result<(Handles, ClusterInfo), String> {
+        let name = ClusterName::parse(name).map_err(|error| error.to_string())?;
+        Handles::open(&name).map_err(|error| error.to_string())
     }
 
     /// A cluster that `drumline up` runs.
     pub fn running(name: &str) -> Result<Self, String> {
-        let name = ClusterName::parse(name).map_err(|error| error.to_string())?;
-        let (handles, info) = Handles::open(&name).map_err(|error| error.to_string())?;
+        let (handles, info) = Self::find(name)?;
         let turn = handles.take_turn().map_err(|error| error.to_string())?;
         let mut site = Self::local(format!("the cluster '{name}'"), info, handles)?;
-        site.turn = Some(turn);
+        site._turn = Some(turn);
         Ok(site)
     }
 
@@ -110,7 +136,9 @@ impl Site {
             key: Some(opened.api_key),
             hands: Some(Hands::Compose(opened.containers)),
             throwaway: None,
-            turn: None,
+            _turn: None,
+            resting: Mutex::default(),
+            written: Mutex::default(),
         })
     }
 
@@ -129,7 +157,9 @@ impl Site {
             key: Some(Secret::new(info.api_key)),
             hands: Some(Hands::local(handles)),
             throwaway: None,
-            turn: None,
+            _turn: None,
+            resting: Mutex::default(),
+            written: Mutex::default(),
         })
     }
 
@@ -178,12 +208,31 @@ impl Site {
         self.reach.open(host).await.ok()
     }
 
-    /// Waits until all members are primary or secondary and have caught up, all nodes agree, and the
-    /// members have settled from whom they copy.
+    /// Waits until all members are primary or secondary and have caught up, and all nodes agree.
     pub async fn wait_until_well(&self) -> Result<(), String> {
-        if let Some(hands) = &self.hands {
-            hands.resolve().await?;
+        self.wait(Duration::ZERO).await
+    }
+
+    /// Waits for that, and until the members have settled from whom they copy.
+    pub async fn wait_until_settled(&self) -> Result<(), String> {
+        self.wait(SETTLED).await
+    }
+
+    /// Waits until a run may begin: all is well and settled, and each member has a fresh checkpoint. MongoDB writes
+    /// one a minute, so one that is killed in each run would never have one, and take longer with each to come back.
+    pub async fn prepare(&self) -> Result<(), String> {
+        self.wait_until_well().await?;
+        for host in &self.members {
+            // A user who may not ask for it drills without.
+            if let Ok(probe) = self.reach.open(host).await {
+                let _ = probe.checkpoint().await;
+            }
         }
+        self.wait_until_settled().await
+    }
+
+    async fn wait(&self, settled: Duration) -> Result<(), String> {
+        self.resolve().await?;
         let began = Instant::now();
         let end = began + WELL_MAX;
         let mut last = (began, None);
@@ -194,8 +243,8 @@ impl Site {
                     if last.1.as_ref() != Some(&sources) {
                         last = (now, Some(sources));
                     }
-                    let settled = now >= last.0 + SETTLED || now > began + SETTLED_MAX;
-                    if settled || self.nodes.is_empty() {
+                    let rests = now >= last.0 + settled || now > began + SETTLED_MAX;
+                    if rests || self.nodes.is_empty() {
                         return Ok(());
                     }
                     "members change from whom they copy".to_owned()
@@ -221,12 +270,12 @@ impl Site {
             let look = probe.look().await;
             looks.push((host, look.map_err(|error| format!("{host}: {error}"))?));
         }
-        let primaries = looks.iter().filter(|(_, look)| look.state == "primary");
+        let primaries = looks.iter().filter(|(_, look)| look.is_primary());
         let Some(newest) = primaries.map(|(_, look)| look.applied.0).max() else {
             return Err("there is no primary".into());
         };
         for (host, look) in &looks {
-            if look.state != "primary" && look.state != "secondary" {
+            if !look.is_primary() && look.state != "secondary" {
                 return Err(format!("{host} is neither primary nor secondary"));
             }
             if look.applied.0 + LAG_MAX < newest {
@@ -258,16 +307,127 @@ impl Site {
         Ok(sources)
     }
 
+    /// Looks up where the members are now.
+    async fn resolve(&self) -> Result<(), String> {
+        match &self.hands {
+            Some(hands) => hands.resolve().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes where the load is about to write: that is removed when the run ends, or the drill.
+    pub fn will_write(&self, namespace: &Namespace) {
+        if !self.is_throwaway() {
+            *locked(&self.written) = Some(namespace.clone());
+        }
+    }
+
+    /// Removes what the load wrote, if it may be there still.
+    pub async fn remove_what_was_written(&self) -> Result<(), String> {
+        let Some(namespace) = locked(&self.written).clone() else {
+            return Ok(());
+        };
+        let end = Instant::now() + REMOVE_MAX;
+        while let Err(why) = self.drop_collection(&namespace).await {
+            if Instant::now() > end {
+                return Err(format!("the collection {namespace} is left: {why}"));
+            }
+            sleep(WELL_POLL).await;
+        }
+        *locked(&self.written) = None;
+        Ok(())
+    }
+
+    /// The same after an interrupt: what the nodes have taken in by then is still done.
+    async fn remove_what_is_left(&self) -> Result<(), String> {
+        let written = locked(&self.written).clone();
+        if let Some(namespace) = written {
+            self.let_nodes_finish(&namespace).await;
+        }
+        self.remove_what_was_written().await
+    }
+
+    /// A write through each node, which comes after all that it has taken in before.
+    async fn let_nodes_finish(&self, namespace: &Namespace) {
+        for node in &self.nodes {
+            let client = Client::new(vec![node.url.clone()], self.key.as_ref(), FINISH_MAX);
+            let Ok(client) = client else {
+                continue;
+            };
+            let nothing = Write::Delete {
+                filter: doc! {"_id": -1_i64},
+                many: false,
+            };
+            let (id, clock) = (RequestId::fresh(), Clock::default());
+            let _ = client.write(namespace, nothing, &id, &clock).await;
+        }
+    }
+
+    /// The primary is asked, past the nodes: their clients can only empty a collection.
+    async fn drop_collection(&self, namespace: &Namespace) -> Result<(), String> {
+        self.resolve().await?;
+        for host in &self.members {
+            let Ok(probe) = self.reach.open(host).await else {
+                continue;
+            };
+            if probe.look().await.is_ok_and(|look| look.is_primary()) {
+                let dropped = probe.drop_collection(namespace).await;
+                return dropped.map_err(|error| error.to_string());
+            }
+        }
+        Err("there is no primary".into())
+    }
+
+    /// Notes that a member is about to be told to step down: it is to be let stand again.
+    pub fn will_rest(&self, host: &str) {
+        *locked(&self.resting) = Some(host.to_owned());
+    }
+
+    /// Lets a member that has stepped down stand for election again. Otherwise the next fault may find none
+    /// that may be elected.
+    pub async fn let_stand_again(&self) -> Result<(), String> {
+        let Some(host) = locked(&self.resting).clone() else {
+            return Ok(());
+        };
+        let probe = self.reach.open(&host).await;
+        let probe = probe.map_err(|error| error.to_string())?;
+        let end = Instant::now() + STAND_MAX;
+        // A step-down that was interrupted may be under way still: until it is over a member refuses.
+        while let Err(error) = probe.let_stand().await {
+            if Instant::now() < end {
+                sleep(STAND_POLL).await;
+            } else if probe.look().await.is_ok_and(|look| look.is_primary()) {
+                break;
+            } else {
+                return Err(format!("{host} may not stand again for a while: {error}"));
+            }
+        }
+        *locked(&self.resting) = None;
+        Ok(())
+    }
+
     /// Takes back whatever a fault has left, and stops the cluster if it is the drill's own.
     pub async fn leave(mut self) -> Result<(), String> {
         let restored = match &self.hands {
             Some(hands) => hands.put_back().await,
             None => Ok(()),
         };
-        drop(self.turn.take());
-        match self.throwaway.take() {
+        let ended = match self.throwaway.take() {
             Some(throwaway) => throwaway.end().await.map_err(|error| error.to_string()),
-            None => restored,
+            None => self.let_stand_again().await,
+        };
+        let removed = self.remove_what_is_left().await;
+        let wrong: Vec<_> = [restored, ended, removed]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(wrong.join("; ")),
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

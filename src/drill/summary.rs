@@ -97,7 +97,7 @@ fn fault(report: &Report, width: usize) -> Vec<Line> {
     block
 }
 
-/// A line for each that holds; one that does not says in full why.
+/// A line for each that holds, without what the line above says already; one that does not says in full why.
 fn verdicts(verdicts: &[Verdict], width: usize) -> Vec<Line> {
     /// A longer name pushes its own detail to the right.
     const NAME_MAX: usize = 36;
@@ -105,19 +105,23 @@ fn verdicts(verdicts: &[Verdict], width: usize) -> Vec<Line> {
     let names = verdicts.iter().map(|verdict| verdict.name.chars().count());
     let name_width = names.max().unwrap_or(0).min(NAME_MAX);
     let mut block = Vec::new();
+    let mut said = "";
     for verdict in verdicts {
         let (word, tone) = match verdict.holds {
             true => ("ok", Tone::Plain),
             false => ("NO", Tone::Bad),
         };
+        let repeated = verdict.holds && verdict.detail == said;
+        said = &verdict.detail;
         let (name, detail) = (one_line(&verdict.name), one_line(&verdict.detail));
+        let detail = if repeated { "" } else { &*detail };
         let line = format!("{INDENT}{word:<4}{name:<name_width$}  {detail}");
         if verdict.holds || line.chars().count() <= width {
             block.push((cut(line.trim_end(), width), tone));
             continue;
         }
         let name = wrapped(&name, width - MARGIN.len());
-        let detail = wrapped(&detail, width - MARGIN.len());
+        let detail = wrapped(detail, width - MARGIN.len());
         for (index, line) in name
             .iter()
             .chain(detail.iter().take(DETAIL_LINES_MAX))
@@ -345,6 +349,34 @@ outage, ms
 ";
         assert!(text.contains(split), "{text}");
         assert!(!text.contains("over 1 run"), "{text}");
+    }
+
+    #[test]
+    fn what_a_verdict_rests_on_is_said_once() {
+        let holds = |name: &str, detail: &str| Verdict {
+            name: name.into(),
+            holds: true,
+            detail: detail.into(),
+        };
+        let mut given = [
+            holds("none lost", "0 of 90"),
+            holds("none doubled", "0 of 90"),
+            holds("order", "90 entries"),
+            holds("replies", "90 entries"),
+        ];
+        let shown = |given: &[Verdict]| -> Vec<String> {
+            let block = verdicts(given, 80).into_iter();
+            block.skip(1).map(|(line, _)| line).collect()
+        };
+        let each = [
+            "  ok  none lost     0 of 90",
+            "  ok  none doubled",
+            "  ok  order         90 entries",
+            "  ok  replies",
+        ];
+        assert_eq!(shown(&given), each);
+        given[3].holds = false;
+        assert_eq!(shown(&given)[3], "  NO  replies       90 entries");
     }
 
     #[test]

@@ -24,8 +24,8 @@ const NODE_PAUSE: Duration = Duration::from_millis(50);
 /// Between two knocks at the port of a member that is down.
 const KNOCK_PAUSE: Duration = Duration::from_millis(20);
 const KNOCK_MAX: Duration = Duration::from_millis(200);
-/// A node looks at frozen members for a second before it answers.
-const NODE_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// How long a node may take to say how it is: it looks at frozen members for a second before.
+pub const NODE_WAIT_MAX: Duration = Duration::from_millis(1_500);
 /// Neither a member nor a node: it does not answer.
 const DOWN: &str = "down";
 

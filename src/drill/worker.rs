@@ -1,5 +1,7 @@
 //! One client of the load: an operation at a time, with a definite answer or a deadline.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
@@ -34,6 +36,22 @@ pub struct Worker {
     pub process: u32,
     namespace: Namespace,
     way: Way,
+    heard: Arc<Heard>,
+}
+
+/// The end of the log, as far as clients have heard of it.
+#[derive(Debug, Default)]
+pub struct Heard(AtomicI64);
+
+impl Heard {
+    fn hear(&self, position: Option<i64>) {
+        self.0.fetch_max(position.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The largest position that a client was told; 0 if none was.
+    pub fn position(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -59,7 +77,12 @@ struct Reply {
 }
 
 impl Worker {
-    pub fn new(process: u32, route: &Route, namespace: &Namespace) -> Result<Self, ClientError> {
+    pub fn new(
+        process: u32,
+        route: &Route,
+        namespace: &Namespace,
+        heard: &Arc<Heard>,
+    ) -> Result<Self, ClientError> {
         let way = match route {
             Route::Servers { urls, key } => {
                 let mut urls = urls.clone();
@@ -75,6 +98,7 @@ impl Worker {
             process,
             namespace: namespace.clone(),
             way,
+            heard: Arc::clone(heard),
         })
     }
 
@@ -86,6 +110,7 @@ impl Worker {
             Way::Servers(client, clock) => self.ask(client, clock, action, id.as_ref()).await,
             Way::Direct(direct) => self.ask_directly(direct, action).await,
         };
+        self.heard.hear(reply.position);
         let operation = Operation {
             process: self.process,
             request: id.as_ref().map(ToString::to_string),

@@ -7,9 +7,9 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::chain::Change;
-use super::source::lead;
+use super::source::have_copy;
 use crate::metrics::Metrics;
-use crate::store::{Greeting, Store, StoreError};
+use crate::store::{Greeting, Outlook, Sight, Store};
 
 /// How long a candidate may take to say how far it is. One that is slower is not asked.
 const LOOK_MAX: Duration = Duration::from_millis(300);
@@ -24,25 +24,89 @@ const CATCH_UP_FROM_OLD_MAX: Duration = Duration::from_millis(500);
 pub struct Candidate {
     host: String,
     greeting: Greeting,
-    source: Option<String>,
+    /// `None` if it may not be asked for it. One that was too slow has told nothing that speaks for it.
+    outlook: Option<Outlook>,
+}
+
+impl Candidate {
+    fn source(&self) -> Option<&str> {
+        self.outlook.as_ref()?.sync_source.as_deref()
+    }
+
+    fn hears_majority(&self) -> bool {
+        self.outlook.as_ref().is_none_or(|o| o.hears_majority)
+    }
 }
 
 /// What the members are that could be primary, and whether one is already.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     Primary(String),
-    /// None, it may be.
-    Candidates(Vec<Candidate>),
+    Members(Answering),
+}
+
+/// The secondaries that answer; none, it may be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answering {
+    members: Vec<Candidate>,
+    /// Those that the driver takes for secondaries and that did not answer in time: they may vote.
+    silent: usize,
+    /// The arbiters that answer the driver: they vote for anybody.
+    arbiters: usize,
+    /// How many members the set has.
+    all: usize,
+}
+
+impl Answering {
+    /// Those that can win now, in the order in which they are to be asked: the successor first, then who is
+    /// furthest. To ask another one would use up this node's act, and a moment later it may win.
+    pub fn candidates(&self) -> Vec<&str> {
+        let mut able: Vec<_> = self.members.iter().filter(|c| self.may_win(c)).collect();
+        able.sort_by_key(|c| std::cmp::Reverse((self.is_copied(c), c.greeting.applied)));
+        able.into_iter().map(|c| &*c.host).collect()
+    }
+
+    /// A member that has not heard from a majority does not stand, and nobody votes for one that is behind it.
+    fn may_win(&self, candidate: &Candidate) -> bool {
+        let votes = self.members.iter().filter(|member| {
+            let copies = member.source() == Some(&candidate.host);
+            copies || member.greeting.applied <= candidate.greeting.applied
+        });
+        let votes = votes.count() + self.silent + self.arbiters;
+        candidate.hears_majority() && votes * 2 > self.all
+    }
+
+    /// Who copies from another is never ahead of it, though it may look so for a moment.
+    fn is_copied(&self, candidate: &Candidate) -> bool {
+        let mut members = self.members.iter();
+        members.any(|member| member.source() == Some(&candidate.host))
+    }
+
+    fn has(&self, host: Option<&str>) -> bool {
+        self.members.iter().any(|c| Some(&*c.host) == host)
+    }
 }
 
 /// Looks at the secondaries.
-pub async fn candidates(store: &Store) -> Found {
-    let secondaries = store.topology().sight().secondaries;
+pub async fn look_around(store: &Store) -> Found {
+    let Sight {
+        secondaries,
+        arbiters,
+        all,
+        ..
+    } = store.topology().sight();
+    let seen = secondaries.len();
     let looks = secondaries.into_iter().map(|host| look(store, host));
-    let found: Vec<_> = join_all(looks).await.into_iter().flatten().collect();
-    match found.iter().find(|member| member.greeting.primary) {
+    let members: Vec<_> = join_all(looks).await.into_iter().flatten().collect();
+    let silent = seen - members.len();
+    match members.iter().find(|member| member.greeting.primary) {
         Some(primary) => Found::Primary(primary.host.clone()),
-        None => Found::Candidates(in_order(found)),
+        None => Found::Members(Answering {
+            members,
+            silent,
+            arbiters,
+            all,
+        }),
     }
 }
 
@@ -52,15 +116,14 @@ pub async fn ask(
     store: &Store,
     metrics: &Metrics,
     lost: Option<&str>,
-    candidates: &[Candidate],
+    members: &Answering,
 ) -> Option<String> {
     let began = Instant::now();
-    let answers = candidates.iter().any(|member| Some(&*member.host) == lost);
-    let catch_up = match answers {
+    let catch_up = match members.has(lost) {
         true => CATCH_UP_FROM_OLD_MAX,
         false => CATCH_UP_MAX,
     };
-    for Candidate { host, .. } in candidates {
+    for host in members.candidates() {
         if let Some(primary) = store.topology().sight().primary
             && Some(&*primary) != lost
         {
@@ -76,8 +139,8 @@ pub async fn ask(
             Ok(()) => {
                 let took_ms = began.elapsed().as_millis();
                 info!(member = %host, took_ms, "is primary");
-                lead_to(store, metrics, host, candidates).await;
-                Some(host.clone())
+                have_all_copy_from(store, metrics, host, members).await;
+                Some(host.to_owned())
             }
             Err(error) => {
                 warn!(member = %host, %error, "was elected and takes no writes");
@@ -89,41 +152,34 @@ pub async fn ask(
 }
 
 async fn look(store: &Store, host: String) -> Option<Candidate> {
-    let (greeting, source) = tokio::join!(
+    let (greeting, outlook) = tokio::join!(
         timeout(LOOK_MAX, store.hello(&host)),
-        timeout(LOOK_MAX, store.sync_source(&host)),
+        timeout(LOOK_MAX, store.outlook(&host)),
     );
+    let outlook = match outlook {
+        Ok(Ok(outlook)) => Some(outlook),
+        Ok(Err(error)) if error.is_unauthorized() => None,
+        Ok(Err(_)) | Err(_) => Some(Outlook::default()),
+    };
     Some(Candidate {
         greeting: greeting.ok()?.ok()?,
-        source: told(source),
+        outlook,
         host,
     })
 }
 
-/// Not to be told costs the order, not the candidate.
-fn told<E>(source: Result<Result<Option<String>, StoreError>, E>) -> Option<String> {
-    source.ok()?.ok()?
-}
-
-/// The successor first: another one copies from it, so it is never behind that one, though it may look
-/// so for a moment. Then who is furthest.
-fn in_order(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
-    let sources: Vec<_> = candidates.iter().filter_map(|c| c.source.clone()).collect();
-    candidates.sort_by_key(|candidate| {
-        let is_copied = sources.contains(&candidate.host);
-        std::cmp::Reverse((is_copied, candidate.greeting.applied))
-    });
-    candidates
-}
-
 /// Has the others copy from the new primary: one that lost its source would rest for a second.
-async fn lead_to(store: &Store, metrics: &Metrics, primary: &str, members: &[Candidate]) {
-    for member in members.iter().filter(|member| member.host != primary) {
+async fn have_all_copy_from(store: &Store, metrics: &Metrics, primary: &str, members: &Answering) {
+    for member in members
+        .members
+        .iter()
+        .filter(|member| member.host != primary)
+    {
         let change = Change {
             member: member.host.clone(),
             source: primary.to_owned(),
         };
-        lead(store, metrics, primary, &change, "it is the new primary").await;
+        have_copy(store, metrics, primary, &change, "it is the new primary").await;
     }
 }
 
@@ -131,29 +187,99 @@ async fn lead_to(store: &Store, metrics: &Metrics, primary: &str, members: &[Can
 mod tests {
     use super::*;
 
-    fn candidate(host: &str, applied: u32, source: &str) -> Candidate {
+    fn candidate(host: &str, applied: u32, source: &str, hears_majority: bool) -> Candidate {
         let greeting = Greeting {
             primary: false,
             term: None,
             applied: (1, applied, 0),
         };
+        let outlook = Outlook {
+            sync_source: Some(source.into()),
+            hears_majority,
+        };
         Candidate {
             host: host.into(),
             greeting,
-            source: Some(source.into()),
+            outlook: Some(outlook),
         }
     }
 
-    fn order(candidates: Vec<Candidate>) -> Vec<String> {
-        let ordered = in_order(candidates).into_iter();
-        ordered.map(|candidate| candidate.host).collect()
+    /// The members of a set of three that answer.
+    fn of_three(members: &[Candidate]) -> Answering {
+        Answering {
+            members: members.to_vec(),
+            silent: 0,
+            arbiters: 0,
+            all: 3,
+        }
+    }
+
+    fn asked(members: &[Candidate]) -> Vec<String> {
+        asked_of(&of_three(members))
+    }
+
+    fn asked_of(answering: &Answering) -> Vec<String> {
+        let asked = answering.candidates().into_iter();
+        asked.map(str::to_owned).collect()
     }
 
     #[test]
-    fn the_successor_comes_first_then_who_is_furthest() {
-        let star = vec![candidate("b", 1, "a"), candidate("c", 2, "a")];
-        assert_eq!(order(star), ["c", "b"]);
-        let chain = vec![candidate("b", 1, "a"), candidate("c", 2, "b")];
-        assert_eq!(order(chain), ["b", "c"]);
+    fn the_successor_comes_first_though_it_may_look_behind() {
+        let chain = [candidate("b", 1, "a", true), candidate("c", 2, "b", true)];
+        assert_eq!(asked(&chain), ["b", "c"]);
+    }
+
+    #[test]
+    fn who_lacks_the_votes_of_a_majority_is_not_asked() {
+        let star = [candidate("b", 1, "a", true), candidate("c", 2, "a", true)];
+        assert_eq!(asked(&star), ["c"]);
+        let equals = [candidate("b", 2, "a", true), candidate("c", 2, "a", true)];
+        assert_eq!(asked(&equals), ["b", "c"]);
+        assert_eq!(asked(&equals[..1]), [""; 0]);
+    }
+
+    #[test]
+    fn one_that_is_slow_to_answer_may_vote() {
+        let mut alone = of_three(&[candidate("b", 1, "a", true)]);
+        assert_eq!(asked_of(&alone), [""; 0]);
+        alone.silent = 1;
+        assert_eq!(asked_of(&alone), ["b"]);
+    }
+
+    #[test]
+    fn an_arbiter_votes_for_the_only_secondary() {
+        let mut beside = of_three(&[candidate("b", 1, "a", true)]);
+        beside.arbiters = 1;
+        assert_eq!(asked_of(&beside), ["b"]);
+        beside.all = 5;
+        assert_eq!(asked_of(&beside), [""; 0]);
+    }
+
+    /// One that was made to step down may be ahead, and does not stand for a while.
+    #[test]
+    fn two_elect_without_a_third_that_is_ahead() {
+        let all = [
+            candidate("a", 3, "", true),
+            candidate("b", 2, "a", true),
+            candidate("c", 1, "a", true),
+        ];
+        assert_eq!(asked(&all), ["a", "b"]);
+    }
+
+    /// The old primary, which was without a majority, has what nobody else has, and no news yet of the one that
+    /// came back.
+    #[test]
+    fn who_hears_no_majority_does_not_stand_and_is_not_asked() {
+        let returned = [candidate("a", 2, "", false), candidate("b", 1, "", true)];
+        assert_eq!(asked(&returned), [""; 0]);
+        let heard = [candidate("a", 2, "", true), candidate("b", 1, "", true)];
+        assert_eq!(asked(&heard), ["a"]);
+    }
+
+    #[test]
+    fn who_may_not_be_asked_what_it_hears_may_stand() {
+        let mut unknown = [candidate("b", 1, "a", false), candidate("c", 1, "a", true)];
+        unknown[0].outlook = None;
+        assert_eq!(asked(&unknown), ["b", "c"]);
     }
 }

@@ -33,7 +33,7 @@ pub fn plan(members: &[MemberLook]) -> Option<Change> {
 }
 
 fn chain(primary: &MemberLook, one: &MemberLook, other: &MemberLook) -> Option<Change> {
-    let (successor, follower) = match (fit(one, primary), fit(other, primary)) {
+    let (successor, trailing) = match (fit(one, primary), fit(other, primary)) {
         (false, false) => return None,
         (true, false) => (one, other),
         (false, true) => (other, one),
@@ -46,10 +46,10 @@ fn chain(primary: &MemberLook, one: &MemberLook, other: &MemberLook) -> Option<C
         return follow(successor, primary);
     }
     // One that lags is left to catch up.
-    if !fit(follower, primary) {
+    if !fit(trailing, primary) {
         return None;
     }
-    follow(follower, successor)
+    follow(trailing, successor)
 }
 
 /// The change that is needed, if it is known where the member copies from.

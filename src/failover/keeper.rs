@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::debug;
 
 use super::chain::{self, Change};
-use super::source::lead;
+use super::source::have_copy;
 use crate::election::Leadership;
 use crate::job::{Job, working};
 use crate::metrics::Metrics;
@@ -75,7 +75,7 @@ impl Keeper {
                     false => return,
                 },
                 _ = looks.tick() => {
-                    if look.is_none() && self.leads() {
+                    if look.is_none() && self.is_coordinator() {
                         let store = self.store.clone();
                         look = Some(async move { store.members().await }.boxed());
                     }
@@ -85,12 +85,12 @@ impl Keeper {
     }
 
     /// One node is enough, and two might contradict each other for a moment.
-    fn leads(&self) -> bool {
+    fn is_coordinator(&self) -> bool {
         self.leadership.borrow().role == Role::Coordinator
     }
 
     async fn looked(&mut self, members: &[MemberLook]) {
-        if !self.leads() {
+        if !self.is_coordinator() {
             self.primary = None;
             self.sources.clear();
             self.patient.clear();
@@ -111,7 +111,7 @@ impl Keeper {
                 self.rest = REST_MAX.min(self.rest * 2);
                 if let Some(primary) = &self.primary {
                     let why = "the successor is to be copied from";
-                    lead(&self.store, &self.metrics, primary, &change, why).await;
+                    have_copy(&self.store, &self.metrics, primary, &change, why).await;
                 }
             }
         }
@@ -146,8 +146,8 @@ impl Keeper {
         let Some(primary) = &sight.primary else {
             return;
         };
-        // Members that have lost a primary are led by whoever asked the new one to stand. Told twice, they rest.
-        if !self.leads() || self.primary.as_ref() != Some(primary) {
+        // Whoever asked a new primary to stand has told the others to copy from it. Told twice, they rest.
+        if !self.is_coordinator() || self.primary.as_ref() != Some(primary) {
             return;
         }
         for member in &sight.secondaries {
@@ -162,7 +162,7 @@ impl Keeper {
             self.sources.insert(member.clone(), primary.clone());
             self.rests_until = Instant::now() + REST;
             let why = "its sync source is lost";
-            lead(&self.store, &self.metrics, primary, &change, why).await;
+            have_copy(&self.store, &self.metrics, primary, &change, why).await;
         }
     }
 }

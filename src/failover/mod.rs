@@ -5,6 +5,7 @@
 
 mod ask;
 mod chain;
+mod hearsay;
 mod keeper;
 mod quorum;
 #[cfg(test)]

@@ -22,7 +22,8 @@ pub enum Input {
     Waited,
     /// No member could be asked to stand, or none needed to be: this does not count as an act.
     Unasked,
-    /// The members that this node asked to stand were not elected.
+    /// The members that this node asked to stand were not elected; or it asks no more of them, and one may
+    /// be elected yet.
     InVain,
 }
 
@@ -39,14 +40,21 @@ pub struct Voice {
 /// What a node is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// Tell the peers, now and with each heartbeat, that this node finds no primary.
-    Tell { term: i64, passes: bool },
-    /// Say so no more.
-    Hush,
+    /// Tell the peers now: it is what [`Quorum::told`] has them told with each heartbeat.
+    Tell(Told),
     /// Set the one timer there is.
     Wait(Time),
     /// Ask a member to stand, in place of the primary of this term.
     Ask { term: i64 },
+}
+
+/// What the peers are told by a node that finds no primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Told {
+    /// Of the last primary that it knew.
+    pub term: i64,
+    /// It leaves it to others to act.
+    pub passes: bool,
 }
 
 /// How long to wait.
@@ -80,17 +88,19 @@ pub struct Quorum {
     in_vain_in: Option<i64>,
     /// The peers that find no primary.
     voices: BTreeMap<NodeName, Voice>,
-    /// What the peers were told last: the term, and whether this node passes.
-    told: Option<(i64, bool)>,
+    told: Option<Told>,
 }
 
 /// What a node that agrees with a majority waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Waits {
+    /// It has not waited for the others since it lost the primary.
     NotYet,
     /// Nobody could be asked a moment ago.
     ToTryAgain,
+    /// The others may be about to agree too.
     ForVoices,
+    /// They had the time, or the heartbeat after a try is over.
     NoMore,
     /// A larger rank is to act.
     ForAnAct,
@@ -122,6 +132,11 @@ impl Quorum {
     /// Of the last primary that this node knows of; 0 if there was none.
     pub const fn term(&self) -> i64 {
         self.term
+    }
+
+    /// What the peers are to be told with each heartbeat; `None` while this node finds a primary.
+    pub const fn told(&self) -> Option<Told> {
+        self.told
     }
 
     pub fn step(&mut self, input: Input) -> Vec<Output> {
@@ -182,12 +197,15 @@ impl Quorum {
 
     /// Says what has changed.
     fn tell(&mut self, out: &mut Vec<Output>) {
-        let saying = self.lost.then(|| (self.term, self.passes()));
+        let saying = self.lost.then(|| Told {
+            term: self.term,
+            passes: self.passes(),
+        });
         if saying == self.told {
             return;
         }
         self.told = saying;
-        out.push(saying.map_or(Output::Hush, |(term, passes)| Output::Tell { term, passes }));
+        out.extend(saying.map(Output::Tell));
     }
 
     fn act(&mut self, out: &mut Vec<Output>) {
@@ -202,7 +220,12 @@ impl Quorum {
                 return self.wait(Waits::ForVoices, Time::Heartbeat, out);
             }
             Waits::ForVoices if agreeing < nodes => return,
-            _ => {}
+            // Nobody else is left to agree, or those had the time.
+            Waits::NotYet
+            | Waits::ForVoices
+            | Waits::NoMore
+            | Waits::ForAnAct
+            | Waits::ForNobody => {}
         }
         if self.waits != Waits::ForNobody && self.another_is_to_act() {
             if self.waits != Waits::ForAnAct {

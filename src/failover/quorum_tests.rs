@@ -1,6 +1,6 @@
 use std::collections::{BTreeSet, HashSet};
 
-use super::quorum::{Input, Output, Quorum, Time, Voice};
+use super::quorum::{Input, Output, Quorum, Time, Told, Voice};
 use crate::model::{NodeName, Rank};
 
 fn rank(number: u64) -> Rank {
@@ -28,7 +28,11 @@ fn passing(number: u64) -> Input {
 }
 
 const fn tell(passes: bool) -> Output {
-    Output::Tell { term: 5, passes }
+    tell_of(5, passes)
+}
+
+const fn tell_of(term: i64, passes: bool) -> Output {
+    Output::Tell(Told { term, passes })
 }
 
 const LISTEN: Output = Output::Wait(Time::Heartbeat);
@@ -97,12 +101,22 @@ fn the_smaller_acts_when_the_larger_is_gone_and_two_still_agree() {
 fn a_primary_of_the_same_term_that_comes_back_is_not_replaced_a_second_time() {
     let mut node = of(1, 0);
     assert_eq!(node.step(Input::Lost), [ASK, tell(false)]);
-    assert_eq!(node.step(Input::Led(5)), [Output::Hush]);
+    node.step(Input::Led(5));
     assert_eq!(node.step(Input::Lost), [tell(false)]);
-    assert_eq!(node.step(Input::Led(6)), [Output::Hush]);
-    let (term, passes) = (6, false);
-    let again = [Output::Ask { term }, Output::Tell { term, passes }];
+    node.step(Input::Led(6));
+    let again = [Output::Ask { term: 6 }, tell_of(6, false)];
     assert_eq!(node.step(Input::Lost), again);
+}
+
+#[test]
+fn a_node_that_finds_a_primary_says_nothing_any_more() {
+    let mut node = node(2);
+    assert_eq!(node.told(), None);
+    node.step(Input::Lost);
+    let (term, passes) = (5, false);
+    assert_eq!(node.told(), Some(Told { term, passes }));
+    assert_eq!(node.step(Input::Led(5)), []);
+    assert_eq!(node.told(), None);
 }
 
 #[test]
@@ -123,6 +137,24 @@ fn what_was_called_off_because_the_primary_is_back_does_not_count() {
     assert_eq!(node.step(Input::Lost), [ASK, tell(false)]);
 }
 
+/// A member may have been asked already, and may be elected yet.
+#[test]
+fn what_was_called_off_in_the_middle_counts_and_the_others_need_not_wait_for_it() {
+    let mut largest = node(3);
+    largest.step(voice(1));
+    largest.step(voice(2));
+    assert_eq!(largest.step(Input::Lost), [ASK, tell(false)]);
+    largest.step(Input::Led(5));
+    assert_eq!(largest.step(Input::InVain), []);
+    assert_eq!(largest.step(Input::Lost), [tell(true)]);
+    assert_eq!(largest.step(Input::Waited), []);
+
+    let mut next = node(2);
+    next.step(passing(3));
+    next.step(voice(1));
+    assert_eq!(next.step(Input::Lost), [ASK, tell(false)]);
+}
+
 #[test]
 fn one_that_is_not_fit_passes_and_keeps_its_act_for_when_it_is() {
     let mut node = of(1, 0);
@@ -138,8 +170,7 @@ fn a_voice_counts_for_the_primary_that_it_is_about_and_not_for_the_next() {
     node.step(voice(1));
     node.step(voice(2));
     node.step(Input::Led(6));
-    let (term, passes) = (6, false);
-    assert_eq!(node.step(Input::Lost), [Output::Tell { term, passes }]);
+    assert_eq!(node.step(Input::Lost), [tell_of(6, false)]);
     assert_eq!(node.step(voice(1)), [], "late");
     assert_eq!(node.agreeing(), (1, 3));
     assert_eq!(node.step(says(1, 6, false)), [LISTEN]);
@@ -149,10 +180,9 @@ fn a_voice_counts_for_the_primary_that_it_is_about_and_not_for_the_next() {
 fn one_that_lost_an_older_primary_agrees_on_the_newer() {
     let mut node = node(2);
     node.step(Input::Lost);
-    let (term, passes) = (6, false);
-    let learned = [LISTEN, Output::Tell { term, passes }];
+    let learned = [LISTEN, tell_of(6, false)];
     assert_eq!(node.step(says(1, 6, false)), learned);
-    assert_eq!(node.step(Input::Waited), [Output::Ask { term }]);
+    assert_eq!(node.step(Input::Waited), [Output::Ask { term: 6 }]);
 }
 
 #[test]

@@ -2,22 +2,27 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tracing::info;
 
 use super::chain::Change;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
-/// A member refuses a source that is not ahead of it, and then rests, in a set without writes for up to 20 s. It
-/// takes some milliseconds to ask the new source, and until then the old one still gives it all there is. So the
-/// oplog grows until it has asked.
-const NOTES: usize = 12;
-const NOTE_PAUSE: Duration = Duration::from_millis(4);
+/// A member refuses a source that is not ahead of it, and then rests for a second, in a set without writes for up to
+/// 20 s. It lets go of the old source with the first entry that this gives it, and asks the new one 2 to 4 ms later. So
+/// the oplog grows without a pause until it has asked.
+const LENGTHEN_FOR: Duration = Duration::from_millis(50);
 
 /// Makes a change, unless it has been made: a member that is told to copy from where it copies already
 /// rests for a second.
-pub async fn lead(store: &Store, metrics: &Metrics, primary: &str, change: &Change, why: &str) {
+pub async fn have_copy(
+    store: &Store,
+    metrics: &Metrics,
+    primary: &str,
+    change: &Change,
+    why: &str,
+) {
     let Change { member, source } = change;
     match make(store, primary, member, source).await {
         Ok(true) => {
@@ -35,16 +40,15 @@ async fn make(
     member: &str,
     source: &str,
 ) -> Result<bool, StoreError> {
-    if store.sync_source(member).await?.as_deref() == Some(source) {
+    let now = store.outlook(member).await?.sync_source;
+    if now.as_deref() == Some(source) {
         return Ok(false);
     }
     let may_lengthen = lengthen(store, primary).await?;
     store.sync_from(member, source).await?;
-    if may_lengthen {
-        for _ in 0..NOTES {
-            sleep(NOTE_PAUSE).await;
-            lengthen(store, primary).await?;
-        }
+    let end = Instant::now() + LENGTHEN_FOR;
+    while may_lengthen && Instant::now() < end {
+        lengthen(store, primary).await?;
     }
     Ok(true)
 }

@@ -1,6 +1,6 @@
 //! Watches the primary, agrees with the peers that it is gone, and has a member asked to stand.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -8,19 +8,30 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::ask::{Found, ask, candidates};
+use super::ask::{Found, ask, look_around};
+use super::hearsay::Hearsay;
 use super::keeper::Keeper;
-use super::quorum::{Input, Output, Quorum, Time, Voice};
+use super::quorum::{Input, Output, Quorum, Time, Told, Voice};
 use crate::election::Leadership;
 use crate::job::{Job, working};
 use crate::metrics::Metrics;
-use crate::model::{Message, NodeName, Rank};
+use crate::model::{Message, Rank};
 use crate::store::{Greeting, Members, STATE_CHANGE, Store, StoreError};
 
+/// Between two knocks at a primary that was lost; with the next heartbeat they begin anew.
+const KNOCK_PAUSES: [Duration; 4] = [
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+];
 /// How long a node waits before it asks again what its MongoDB user may do.
 const RIGHTS_PAUSE: Duration = Duration::from_secs(1);
 /// A node that slept gives the primary another chance, but not again and again.
 const EXCUSE_REST: u32 = 4;
+/// How long MongoDB may take to elect another when the primary is a secondary by its own word: it hands over at once,
+/// or, if it was forced to step down, to nobody.
+const HANDOVER_MAX: Duration = Duration::from_millis(500);
 /// How long a peer with a larger rank may take to have a member elected.
 const ACT_MAX: Duration = Duration::from_secs(1);
 /// A replica set that elects more often than so is not made to elect again: it may be that its members
@@ -74,7 +85,7 @@ pub fn spawn(parts: Parts) {
         let missing = missing_rights(&parts.store).await;
         if missing.contains(&STATE_CHANGE) {
             warn!(
-                "the MongoDB user lacks {STATE_CHANGE}: losing the primary will take MongoDB's own election, 12 s or so; the role clusterManager allows it"
+                "the MongoDB user lacks {STATE_CHANGE}: losing the primary will take MongoDB's own election, 11 to 12 s; the role clusterManager allows it"
             );
             return;
         }
@@ -114,9 +125,9 @@ struct Task {
     /// When the primary last answered; or when it was found, or given another chance.
     heard_at: Instant,
     excused_at: Instant,
-    /// What this node tells with each heartbeat; `None` while it finds a primary.
-    telling: Option<Message>,
-    voices: BTreeMap<NodeName, Instant>,
+    /// Since when it has been a secondary, and no other is primary.
+    stepped_down_at: Option<Instant>,
+    hearsay: Hearsay,
     /// When a primary of a later term was heard of, for [`ELECTIONS_TIME`], at most [`ELECTIONS_MAX`].
     elections: VecDeque<Instant>,
     /// The agreement's timer.
@@ -142,8 +153,8 @@ impl Task {
             can_elect: false,
             heard_at: now,
             excused_at: now,
-            telling: None,
-            voices: BTreeMap::new(),
+            stepped_down_at: None,
+            hearsay: Hearsay::default(),
             elections: VecDeque::new(),
             waits_until: None,
             ping: None,
@@ -187,10 +198,15 @@ impl Task {
         self.seen = sight.primary.is_some();
         self.can_elect = sight.can_elect();
         self.judge();
+        let primary = self.primary.as_ref();
+        let stepped_down = !self.seen && primary.is_some_and(|p| sight.secondaries.contains(p));
+        let since = self.stepped_down_at.unwrap_or_else(Instant::now);
+        self.stepped_down_at = stepped_down.then_some(since);
         if self.seen && sight.primary != self.primary {
             self.primary = sight.primary;
             self.heard_at = Instant::now();
             self.ping = None;
+            self.knock = None;
         }
         match self.seen {
             true => self.send_ping(),
@@ -219,8 +235,7 @@ impl Task {
             return;
         };
         let store = self.parts.store.clone();
-        let knock = async move { store.refuses(&host).await.then_some(host) };
-        self.knock = Some(knock.boxed());
+        self.knock = Some(knock(store, host).boxed());
     }
 
     fn pinged(&mut self, began: Instant, answer: Result<Greeting, StoreError>) {
@@ -252,6 +267,8 @@ impl Task {
         // One of a later term was asked by this node, it may be, and it has to finish with it.
         if term <= self.acts_in && self.asking.take().is_some() {
             info!("the primary is back: nobody else is asked to stand");
+            // A member may have been asked already, so this was the term's attempt.
+            self.step(Input::InVain);
         }
     }
 
@@ -272,38 +289,50 @@ impl Task {
         let Message::PrimaryLost { term, passes } = message else {
             return;
         };
-        self.voices.insert(rank.node.clone(), Instant::now());
-        // A process that was killed may take a tenth of a second to close all its connections.
-        if self.telling.is_none() {
+        let now = Instant::now();
+        self.hearsay.heard(rank.node.clone(), term, now);
+        if self.is_to_check(now) {
             self.send_knock();
         }
         self.step(Input::Voice(Voice { rank, term, passes }));
     }
 
+    /// A process that was killed may take a tenth of a second to close all its connections. So the peers'
+    /// word is checked also while the driver still sees the primary, but not each time: it may be out of
+    /// their reach alone.
+    fn is_to_check(&mut self, now: Instant) -> bool {
+        if self.has_lost() || self.knock.is_some() {
+            return false;
+        }
+        !self.seen || self.hearsay.takes_a_knock(now)
+    }
+
+    /// Whether this node finds no primary, and tells its peers so.
+    const fn has_lost(&self) -> bool {
+        self.quorum.told().is_some()
+    }
+
     fn beat(&mut self, due: Instant) {
         let now = Instant::now();
         self.excuse(due, now);
-        let patience = self.parts.patience;
-        let old = |(_, said_at): &(&NodeName, &Instant)| now > **said_at + patience;
-        let hushed: Vec<_> = self
-            .voices
-            .iter()
-            .filter(old)
-            .map(|(node, _)| node.clone())
-            .collect();
-        for node in hushed {
-            self.voices.remove(&node);
+        for node in self.hearsay.hushed(self.parts.patience, now) {
             self.step(Input::Hushed(node));
         }
         self.judge();
         if now > self.heard_at + self.parts.assist.primary_timeout {
             self.lose("does not answer, and no other is primary");
         }
-        if let Some(message) = self.telling {
-            let _ = self.parts.wire.tell.try_send(message);
+        let handover_end = self.stepped_down_at.map(|at| at + HANDOVER_MAX);
+        if handover_end.is_some_and(|end| now > end) {
+            self.lose("has stepped down, and no other is primary");
         }
-        if self.seen {
-            self.send_ping();
+        if let Some(told) = self.quorum.told() {
+            self.tell(told);
+        }
+        match self.seen {
+            true => self.send_ping(),
+            false if !self.has_lost() => self.send_knock(),
+            false => {}
         }
     }
 
@@ -318,7 +347,7 @@ impl Task {
     }
 
     fn lose(&mut self, why: &str) {
-        if self.telling.is_none() {
+        if !self.has_lost() {
             let primary = self.primary.as_deref().unwrap_or("none");
             warn!(%primary, "the primary is gone: it {why}");
             self.parts.metrics.primary_lost();
@@ -329,16 +358,16 @@ impl Task {
     fn step(&mut self, input: Input) {
         for output in self.quorum.step(input) {
             match output {
-                Output::Tell { term, passes } => {
-                    let message = Message::PrimaryLost { term, passes };
-                    self.telling = Some(message);
-                    let _ = self.parts.wire.tell.try_send(message);
-                }
-                Output::Hush => self.telling = None,
+                Output::Tell(told) => self.tell(told),
                 Output::Wait(time) => self.waits_until = Some(Instant::now() + self.span(time)),
                 Output::Ask { term } => self.look(term),
             }
         }
+    }
+
+    fn tell(&self, Told { term, passes }: Told) {
+        let message = Message::PrimaryLost { term, passes };
+        let _ = self.parts.wire.tell.try_send(message);
     }
 
     const fn span(&self, time: Time) -> Duration {
@@ -358,14 +387,14 @@ impl Task {
         }
         self.acts_in = term;
         let store = self.parts.store.clone();
-        self.looking = Some(async move { candidates(&store).await }.boxed());
+        self.looking = Some(async move { look_around(&store).await }.boxed());
     }
 
     fn found(&mut self, found: Found) {
-        let candidates = match found {
-            Found::Candidates(candidates) if !candidates.is_empty() => candidates,
-            Found::Candidates(_) => {
-                debug!("no member answers that could stand");
+        let members = match found {
+            Found::Members(members) if !members.candidates().is_empty() => members,
+            Found::Members(_) => {
+                debug!("no member answers that could win");
                 return self.step(Input::Unasked);
             }
             Found::Primary(host) => {
@@ -376,7 +405,7 @@ impl Task {
         self.parts.metrics.asked();
         let (store, metrics) = (self.parts.store.clone(), self.parts.metrics.clone());
         let lost = self.primary.clone();
-        let asking = async move { ask(&store, &metrics, lost.as_deref(), &candidates).await };
+        let asking = async move { ask(&store, &metrics, lost.as_deref(), &members).await };
         self.asking = Some(asking.boxed());
     }
 
@@ -389,6 +418,17 @@ impl Task {
             }
         }
     }
+}
+
+/// The host, if it refuses connections. The kernel takes some time to close what a killed process had open.
+async fn knock(store: Store, host: String) -> Option<String> {
+    for pause in KNOCK_PAUSES {
+        if store.refuses(&host).await {
+            return Some(host);
+        }
+        sleep(pause).await;
+    }
+    store.refuses(&host).await.then_some(host)
 }
 
 fn beats(heartbeat: Duration) -> Interval {

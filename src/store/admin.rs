@@ -9,10 +9,12 @@ use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress};
 
+use super::error::UNAUTHORIZED;
+use super::hello::HelloReply;
+pub use super::hello::Role;
+
 /// The longest that one call may take. Starting members answer slowly, but they answer.
 const CALL_MAX: Duration = Duration::from_secs(10);
-/// MongoDB's code for a caller who may not do what is asked.
-const UNAUTHORIZED: i32 = 13;
 /// MongoDB's code for a replica set that exists already.
 const ALREADY_INITIALIZED: i32 = 23;
 /// How long a changed configuration is waited for.
@@ -57,15 +59,6 @@ pub struct Hello {
     pub primary: Option<String>,
     /// How far it has applied the oplog.
     pub applied: (u32, u32),
-}
-
-/// What a member does in its replica set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Primary,
-    Secondary,
-    /// Starting, copying data, or not part of a set yet.
-    Other,
 }
 
 /// A user name and its password.
@@ -321,25 +314,13 @@ fn integer(value: &Bson) -> Option<i64> {
 }
 
 fn read_hello(reply: &Document) -> Hello {
-    let is = |key| reply.get_bool(key).unwrap_or(false);
-    let text = |key| reply.get_str(key).ok().map(str::to_owned);
-    let applied = reply
-        .get_document("lastWrite")
-        .and_then(|write| write.get_document("opTime"))
-        .and_then(|time| time.get_timestamp("ts"))
-        .map_or((0, 0), |at| (at.time, at.increment));
-    let role = if is("isWritablePrimary") {
-        Role::Primary
-    } else if is("secondary") {
-        Role::Secondary
-    } else {
-        Role::Other
-    };
+    let reply = HelloReply(reply);
+    let applied = reply.applied();
     Hello {
-        set: text("setName"),
-        role,
-        primary: text("primary"),
-        applied,
+        set: reply.set_name(),
+        role: reply.role(),
+        primary: reply.primary_host(),
+        applied: applied.map_or((0, 0), |(at, _)| (at.time, at.increment)),
     }
 }
 

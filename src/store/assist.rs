@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::UNAUTHORIZED;
-use super::members::run;
+use super::hello::{HelloReply, Role};
+use super::members::{members, run, sync_source};
 use super::{Store, StoreError, within};
 
 /// How long a member may take for one of these commands.
@@ -40,6 +41,8 @@ pub struct Sight {
     pub primary: Option<String>,
     /// Those that hold data and answer, the primary left out.
     pub secondaries: Vec<String>,
+    /// How many arbiters answer: they hold no data, and vote.
+    pub arbiters: usize,
     /// All members that there are.
     pub all: usize,
 }
@@ -51,24 +54,29 @@ impl Members {
     }
 
     pub fn sight(&mut self) -> Sight {
-        let seen = self.0.borrow_and_update();
-        let of = |wanted: ServerType| {
-            let members = seen.iter().filter(move |(_, kind)| *kind == wanted);
-            members.map(|(address, _)| address.to_string())
-        };
-        Sight {
-            primary: of(ServerType::RsPrimary).next(),
-            secondaries: of(ServerType::RsSecondary).collect(),
-            all: seen.len(),
-        }
+        Sight::of(&self.0.borrow_and_update())
     }
 }
 
 impl Sight {
+    fn of(seen: &[(ServerAddress, ServerType)]) -> Self {
+        let of = |wanted: ServerType| {
+            let members = seen.iter().filter(move |(_, kind)| *kind == wanted);
+            members.map(|(address, _)| address.to_string())
+        };
+        Self {
+            primary: of(ServerType::RsPrimary).next(),
+            secondaries: of(ServerType::RsSecondary).collect(),
+            arbiters: of(ServerType::RsArbiter).count(),
+            all: seen.len(),
+        }
+    }
+
     /// Whether enough members are there to elect one of them.
     pub fn can_elect(&self) -> bool {
-        let there = self.secondaries.len() + usize::from(self.primary.is_some());
-        there * 2 > self.all
+        let with_data = self.secondaries.len() + usize::from(self.primary.is_some());
+        let there = with_data + self.arbiters;
+        with_data > 0 && there * 2 > self.all
     }
 
     /// Whether the member answers the driver.
@@ -88,6 +96,16 @@ pub struct Greeting {
     pub applied: (i64, u32, u32),
 }
 
+/// What a member says of its set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// The member that it copies the oplog from.
+    pub sync_source: Option<String>,
+    /// It has heard from a majority of all members lately, itself included. Else it does not stand for
+    /// election.
+    pub hears_majority: bool,
+}
+
 impl Store {
     /// The members, and the way to hear of changes.
     pub fn topology(&self) -> Members {
@@ -97,7 +115,7 @@ impl Store {
     /// Asks one member, and nobody in its place.
     pub async fn hello(&self, host: &str) -> Result<Greeting, StoreError> {
         let hello = self.ask_member(host, doc! {"hello": 1}).await?;
-        Ok(read_hello(&hello))
+        Ok(read_greeting(&hello))
     }
 
     /// Whether nothing listens at a member's address any more. A member that is silent, or out of
@@ -115,11 +133,10 @@ impl Store {
         Ok(missing_rights(&status.await?))
     }
 
-    /// The member that this one copies the oplog from.
-    pub async fn sync_source(&self, host: &str) -> Result<Option<String>, StoreError> {
+    /// Asks one member what it knows of its set.
+    pub async fn outlook(&self, host: &str) -> Result<Outlook, StoreError> {
         let status = self.ask_member(host, doc! {"replSetGetStatus": 1}).await?;
-        let source = status.get_str("syncSourceHost").ok();
-        Ok(source.filter(|host| !host.is_empty()).map(str::to_owned))
+        Ok(read_status(&status))
     }
 
     /// Asks a member to stand for election. An error tells that it was not elected, or that this is
@@ -220,34 +237,30 @@ fn missing_rights(status: &Document) -> Vec<&'static str> {
     RIGHTS.into_iter().filter(|right| !may(right)).collect()
 }
 
-fn read_hello(hello: &Document) -> Greeting {
-    let last_write = hello.get_document("lastWrite").ok();
-    let optime = last_write.and_then(|write| write.get_document("opTime").ok());
-    let time = optime.and_then(|optime| optime.get_timestamp("ts").ok());
-    let term = optime.and_then(|optime| optime.get_i64("t").ok());
+fn read_greeting(hello: &Document) -> Greeting {
+    let hello = HelloReply(hello);
+    let applied = hello.applied();
     Greeting {
-        primary: hello.get_bool("isWritablePrimary").unwrap_or(false),
-        term: hello.get("electionId").and_then(term_of),
-        applied: (
-            term.unwrap_or(0),
-            time.map_or(0, |time| time.time),
-            time.map_or(0, |time| time.increment),
-        ),
+        primary: hello.role() == Role::Primary,
+        term: hello.elected_in(),
+        applied: applied.map_or((0, 0, 0), |(at, term)| (term, at.time, at.increment)),
     }
 }
 
-/// An election's id carries its term in the last eight bytes.
-fn term_of(id: &Bson) -> Option<i64> {
-    let bytes = id.as_object_id()?.bytes();
-    let last: [u8; 8] = bytes[4..].try_into().ok()?;
-    i64::try_from(u64::from_be_bytes(last)).ok()
+fn read_status(status: &Document) -> Outlook {
+    let is_heard = |member: &&Document| member.get_f64("health").is_ok_and(|health| health > 0.0);
+    let heard = members(Some(status)).filter(is_heard).count();
+    Outlook {
+        sync_source: sync_source(status),
+        hears_majority: heard * 2 > members(Some(status)).count(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bson::Timestamp;
     use bson::oid::ObjectId;
-    use bson::{DateTime, Timestamp};
 
     #[test]
     fn a_primary_tells_its_term_and_its_progress() {
@@ -260,14 +273,51 @@ mod tests {
         };
         let hello = doc! {
             "isWritablePrimary": true, "electionId": ObjectId::from_bytes(id),
-            "lastWrite": {"opTime": {"ts": ts, "t": 7_i64}, "lastWriteDate": DateTime::now()},
+            "lastWrite": {"opTime": {"ts": ts, "t": 7_i64}},
         };
-        let greeting = read_hello(&hello);
+        let greeting = read_greeting(&hello);
         assert!(greeting.primary);
         assert_eq!((greeting.term, greeting.applied), (Some(7), (7, 5, 2)));
 
-        let other = read_hello(&doc! {"isWritablePrimary": false});
+        let other = read_greeting(&doc! {"isWritablePrimary": false});
         assert_eq!((other.term, other.applied), (None, (0, 0, 0)));
+    }
+
+    fn sight(kinds: &[ServerType]) -> Sight {
+        let members = kinds.iter().zip(1..).map(|(kind, port)| {
+            let address = ServerAddress::parse(format!("m:{port}")).unwrap();
+            (address, *kind)
+        });
+        Sight::of(&members.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn arbiters_that_answer_are_voters_and_hold_no_data() {
+        use ServerType::{RsArbiter, RsPrimary, RsSecondary, Unknown};
+        let whole = sight(&[RsPrimary, RsSecondary, RsArbiter]);
+        assert_eq!((whole.arbiters, whole.all), (1, 3));
+        assert_eq!(whole.primary.as_deref(), Some("m:1"));
+        assert_eq!(whole.secondaries, ["m:2"]);
+        assert!(sight(&[Unknown, RsSecondary, RsArbiter]).can_elect());
+        assert!(!sight(&[Unknown, RsSecondary, Unknown]).can_elect());
+        assert!(!sight(&[Unknown, Unknown, RsArbiter]).can_elect());
+        assert!(sight(&[Unknown, RsSecondary, RsSecondary]).can_elect());
+        assert!(!sight(&[Unknown, RsArbiter, RsArbiter]).can_elect());
+        assert!(!sight(&[]).can_elect());
+    }
+
+    #[test]
+    fn a_member_that_hears_of_itself_alone_hears_no_majority() {
+        let status = |health: [f64; 3]| {
+            let members = health.map(|health| doc! {"health": health});
+            doc! {"syncSourceHost": "a:1", "members": members.to_vec()}
+        };
+        let outlook = read_status(&status([1.0, 0.0, 1.0]));
+        assert_eq!(outlook.sync_source.as_deref(), Some("a:1"));
+        assert!(outlook.hears_majority);
+        assert!(!read_status(&status([0.0, 0.0, 1.0])).hears_majority);
+        let nowhere = read_status(&doc! {"syncSourceHost": "", "members": []});
+        assert_eq!((nowhere.sync_source, nowhere.hears_majority), (None, false));
     }
 
     #[test]

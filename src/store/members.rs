@@ -12,6 +12,7 @@ use mongodb::{Client, ServerType};
 use tracing::info;
 
 use super::error::UNAUTHORIZED;
+use super::hello::{HelloReply, Role};
 use super::log::Tail;
 use super::nearest::only;
 use super::topology::Seen;
@@ -108,7 +109,11 @@ impl Store {
         // The connection is open by now: this is the round trip alone.
         let begun = Instant::now();
         let hello = run(&self.client, address, doc! {"hello": 1}).await?;
-        Ok(Answer::read(&hello, status.as_ref(), begun.elapsed()))
+        Ok(Answer::read(
+            HelloReply(&hello),
+            status.as_ref(),
+            begun.elapsed(),
+        ))
     }
 
     fn tell_unauthorized(&self) {
@@ -189,22 +194,18 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(hello: &Document, status: Option<&Document>, round_trip: Duration) -> Self {
-        let last_write = hello.get_document("lastWrite").ok();
-        let at = last_write.and_then(|write| write.get_datetime("lastWriteDate").ok());
+    fn read(hello: HelloReply<'_>, status: Option<&Document>, round_trip: Duration) -> Self {
         let optimes = status.and_then(|status| status.get_document("optimes").ok());
         let exactly = optimes.and_then(|optimes| optimes.get_datetime("lastAppliedWallTime").ok());
-        let written_in = last_write.and_then(|write| write.get_document("opTime").ok());
-        let written_in = written_in.and_then(|optime| optime.get_i64("t").ok());
-        let source = status.and_then(|status| status.get_str("syncSourceHost").ok());
+        let at = exactly.copied().or(hello.applied_at());
         Self {
             state: state(hello, status),
-            applied_ms: exactly.or(at).map(|at| at.timestamp_millis()),
+            applied_ms: at.map(bson::DateTime::timestamp_millis),
             round_trip,
-            sync_source: source.filter(|host| !host.is_empty()).map(str::to_owned),
+            sync_source: status.and_then(sync_source),
             term: status
                 .and_then(|status| status.get_i64("term").ok())
-                .or(written_in),
+                .or(hello.applied().map(|(_, term)| term)),
             index: members(status).position(is_self),
             standings: members(status)
                 .filter_map(|member| {
@@ -229,13 +230,11 @@ impl Answer {
     }
 }
 
-fn state(hello: &Document, status: Option<&Document>) -> String {
-    let is = |key| hello.get_bool(key).unwrap_or(false);
-    if is("isWritablePrimary") {
-        return "primary".into();
-    }
-    if is("secondary") {
-        return "secondary".into();
+fn state(hello: HelloReply<'_>, status: Option<&Document>) -> String {
+    match hello.role() {
+        Role::Primary => return "primary".into(),
+        Role::Secondary => return "secondary".into(),
+        Role::Other => {}
     }
     let own = members(status).find(|member| is_self(member));
     let state = own.and_then(|member| member.get_str("stateStr").ok());
@@ -250,7 +249,13 @@ fn is_self(member: &Document) -> bool {
     member.get_bool("self").unwrap_or(false)
 }
 
-fn members(status: Option<&Document>) -> impl Iterator<Item = &Document> {
+/// From whom a member copies, by its `replSetGetStatus`.
+pub(super) fn sync_source(status: &Document) -> Option<String> {
+    let source = status.get_str("syncSourceHost").ok();
+    source.filter(|host| !host.is_empty()).map(str::to_owned)
+}
+
+pub(super) fn members(status: Option<&Document>) -> impl Iterator<Item = &Document> {
     let members = status.and_then(|status| status.get_array("members").ok());
     members
         .into_iter()
@@ -288,19 +293,23 @@ mod tests {
 
     #[test]
     fn a_member_tells_its_progress_to_the_millisecond_if_it_may() {
-        let answer = Answer::read(&hello(), Some(&status()), Duration::from_millis(1));
+        let answer = Answer::read(
+            HelloReply(&hello()),
+            Some(&status()),
+            Duration::from_millis(1),
+        );
         assert_eq!(answer.state, "secondary");
         assert_eq!((answer.applied_ms, answer.term), (Some(7_123), Some(5)));
         assert_eq!(answer.sync_source.as_deref(), Some("a:1"));
         assert_eq!(answer.index, Some(1));
 
-        let answer = Answer::read(&hello(), None, Duration::from_millis(1));
+        let answer = Answer::read(HelloReply(&hello()), None, Duration::from_millis(1));
         assert_eq!((answer.applied_ms, answer.term), (Some(7_000), Some(4)));
         assert_eq!(answer.sync_source, None);
 
         let mut alone = status();
         alone.insert("syncSourceHost", "");
-        let answer = Answer::read(&hello(), Some(&alone), Duration::from_millis(1));
+        let answer = Answer::read(HelloReply(&hello()), Some(&alone), Duration::from_millis(1));
         assert_eq!(answer.sync_source, None);
     }
 
@@ -308,16 +317,17 @@ mod tests {
     fn a_state_that_is_neither_has_mongodbs_name() {
         let hello = doc! {"isWritablePrimary": false, "secondary": false};
         let mut status = status();
-        assert_eq!(state(&hello, Some(&status)), "other");
+        assert_eq!(state(HelloReply(&hello), Some(&status)), "other");
         let recovering = doc! {"name": "b:1", "stateStr": "RECOVERING", "self": true};
         status.insert("members", vec![recovering]);
-        assert_eq!(state(&hello, Some(&status)), "recovering");
-        assert_eq!(state(&hello, None), "other");
+        assert_eq!(state(HelloReply(&hello), Some(&status)), "recovering");
+        assert_eq!(state(HelloReply(&hello), None), "other");
     }
 
     #[test]
     fn a_silent_member_is_down_unless_the_driver_reaches_it() {
-        let standings = Answer::read(&hello(), Some(&status()), Duration::ZERO).standings;
+        let standings =
+            Answer::read(HelloReply(&hello()), Some(&status()), Duration::ZERO).standings;
         let state = |host: &str, kind| silent(host.into(), kind, &standings).state;
         assert_eq!(state("b:1", ServerType::RsSecondary), "down");
         assert_eq!(state("a:1", ServerType::Unknown), "down");

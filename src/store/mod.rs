@@ -11,6 +11,7 @@ mod direct;
 mod error;
 mod fresh;
 mod guest;
+mod hello;
 mod log;
 mod members;
 mod merged;
@@ -33,7 +34,7 @@ use tokio::time::timeout;
 use crate::model::{Failure, Namespace, NodeName};
 use nearest::Nearest;
 
-pub use assist::{Greeting, Members, STATE_CHANGE, Sight};
+pub use assist::{Greeting, Members, Outlook, STATE_CHANGE, Sight};
 pub use batch::{Item, Place, Run, Session};
 pub use claim::{ClaimError, Claimed, Sign};
 pub use direct::{Direct, DirectError};
@@ -89,8 +90,9 @@ impl Store {
         // Requests that wait for a connection must not make the members look silent.
         let aside =
             Client::with_options(options.clone()).map_err(StoreError::from_connection_string)?;
-        let (seen, primary) = topology::follow(&mut options);
+        let seen = topology::follow(&mut options);
         let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
+        let primary = topology::Primary::of(&client, &seen);
         let log = client.database(schema::DATABASE).collection(schema::LOG);
         Ok(Self {
             client,

@@ -7,7 +7,10 @@ use mongodb::Client;
 use mongodb::options::{ClientOptions, ServerAddress};
 
 use super::error::StoreError;
+use super::hello::{HelloReply, Role};
+use super::members::sync_source;
 use super::{CALL_MAX, within};
+use crate::model::Namespace;
 
 /// How long a member may be silent before the look has failed.
 const LOOK_MAX: Duration = Duration::from_millis(250);
@@ -16,6 +19,13 @@ const STEP_DOWN_WAIT: i64 = 10;
 /// How long a member that has stepped down does not stand again, in seconds.
 const STEP_DOWN_SECONDS: i64 = 30;
 const STEP_DOWN_MAX: Duration = Duration::from_secs(20);
+const CHECKPOINT_MAX: Duration = Duration::from_secs(20);
+/// A collection goes when the transactions that use it have ended.
+const DROP_MAX: Duration = Duration::from_secs(20);
+
+const PRIMARY: &str = "primary";
+/// MongoDB's word for a collection that is not there.
+const NO_SUCH_NAMESPACE: i32 = 26;
 
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,23 +34,23 @@ pub struct Look {
     pub state: String,
     /// The newest term it knows, as far as it was asked for.
     pub term: Option<i64>,
-    /// The host of the primary it knows.
-    pub primary: Option<String>,
     /// Its last write, as seconds and a counter.
     pub applied: (u32, u32),
     /// The term of the newest write that it knows a majority to hold.
     pub committed_term: Option<i64>,
     /// All hosts of its set.
     pub hosts: Vec<String>,
-    pub set: Option<String>,
+}
+
+impl Look {
+    pub fn is_primary(&self) -> bool {
+        self.state == PRIMARY
+    }
 }
 
 /// A connection to one member, whatever that is.
 #[derive(Debug, Clone)]
-pub struct Probe {
-    host: String,
-    client: Client,
-}
+pub struct Probe(Client);
 
 impl Probe {
     /// Prepares a connection to `host` with the credentials and the TLS settings of `uri`.
@@ -61,14 +71,7 @@ impl Probe {
         options.read_concern = None;
         options.selection_criteria = None;
         let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
-        Ok(Self {
-            host: host.to_owned(),
-            client,
-        })
-    }
-
-    pub fn host(&self) -> &str {
-        &self.host
+        Ok(Self(client))
     }
 
     /// One `hello`.
@@ -83,9 +86,7 @@ impl Probe {
 
     /// The host that it copies the oplog from.
     pub async fn sync_source(&self) -> Result<Option<String>, StoreError> {
-        let status = self.status().await?;
-        let source = status.get_str("syncSourceHost").unwrap_or_default();
-        Ok((!source.is_empty()).then(|| source.to_owned()))
+        Ok(sync_source(&self.status().await?))
     }
 
     pub async fn version(&self) -> Result<String, StoreError> {
@@ -125,13 +126,34 @@ impl Probe {
         self.run(command, CALL_MAX).await.map(drop)
     }
 
+    /// Has the member write a checkpoint. One that is killed has to replay what it wrote after its last one.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.run(doc! {"fsync": 1}, CHECKPOINT_MAX).await.map(drop)
+    }
+
+    /// Drops a collection, on a primary; there need not be one. Done when a majority of members has.
+    pub async fn drop_collection(&self, namespace: &Namespace) -> Result<(), StoreError> {
+        let database = self.0.database(namespace.database());
+        let command = doc! {"drop": namespace.collection(), "writeConcern": {"w": "majority"}};
+        let dropped = within(DROP_MAX, async {
+            database
+                .run_command(command)
+                .await
+                .map_err(StoreError::from)
+        });
+        match dropped.await {
+            Err(error) if error.code() != Some(NO_SUCH_NAMESPACE) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn status(&self) -> Result<Document, StoreError> {
         let command = doc! {"replSetGetStatus": 1, "initialSync": 0};
         self.run(command, LOOK_MAX).await
     }
 
     async fn run(&self, command: Document, time: Duration) -> Result<Document, StoreError> {
-        let admin = self.client.database("admin");
+        let admin = self.0.database("admin");
         within(time, async {
             admin.run_command(command).await.map_err(StoreError::from)
         })
@@ -158,38 +180,20 @@ pub async fn members_of(uri: &str) -> Result<Vec<String>, StoreError> {
 }
 
 fn read(hello: &Document) -> Look {
-    let is = |key| hello.get_bool(key).unwrap_or(false);
-    let text = |key| hello.get_str(key).ok().map(str::to_owned);
-    let state = if is("isWritablePrimary") {
-        "primary"
-    } else if is("secondary") {
-        "secondary"
-    } else {
-        "other"
+    let hello = HelloReply(hello);
+    let state = match hello.role() {
+        Role::Primary => PRIMARY,
+        Role::Secondary => "secondary",
+        Role::Other => "other",
     };
-    let last = hello.get_document("lastWrite").ok();
-    let optime = |key| last.and_then(|write| write.get_document(key).ok());
-    let term = |key| optime(key).and_then(|time| time.get_i64("t").ok());
-    let applied = optime("opTime").and_then(|time| time.get_timestamp("ts").ok());
-    let hosts = hello.get_array("hosts").into_iter().flatten();
+    let applied = hello.applied();
     Look {
         state: state.to_owned(),
-        term: elected_in(hello).max(term("opTime")),
-        primary: text("primary"),
-        applied: applied.map_or((0, 0), |at| (at.time, at.increment)),
-        committed_term: term("majorityOpTime"),
-        hosts: hosts
-            .filter_map(|host| host.as_str().map(str::to_owned))
-            .collect(),
-        set: text("setName"),
+        term: hello.elected_in().max(applied.map(|(_, term)| term)),
+        applied: applied.map_or((0, 0), |(at, _)| (at.time, at.increment)),
+        committed_term: hello.committed().map(|(_, term)| term),
+        hosts: hello.hosts(),
     }
-}
-
-/// A primary's `electionId` is four bytes that are always the same, and its term.
-fn elected_in(hello: &Document) -> Option<i64> {
-    let id = hello.get_object_id("electionId").ok()?.bytes();
-    let term: [u8; 8] = id[4..].try_into().ok()?;
-    Some(i64::from_be_bytes(term))
 }
 
 #[cfg(test)]
@@ -204,7 +208,7 @@ mod tests {
             increment: 2,
         };
         let hello = doc! {
-            "isWritablePrimary": true, "setName": "s", "hosts": ["a:1", "b:1"], "primary": "a:1",
+            "isWritablePrimary": true, "hosts": ["a:1", "b:1"],
             "electionId": ObjectId::from_bytes([0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 7]),
             "lastWrite": {"opTime": {"ts": at, "t": 6_i64}, "majorityOpTime": {"ts": at, "t": 5_i64}},
         };

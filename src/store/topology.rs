@@ -1,11 +1,13 @@
 //! Which members there are, and which is primary, by the driver's own monitoring.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use mongodb::ServerType;
+use bson::doc;
 use mongodb::event::EventHandler;
 use mongodb::event::sdam::{SdamEvent, TopologyDescription};
-use mongodb::options::{ClientOptions, ServerAddress};
+use mongodb::options::{ClientOptions, SelectionCriteria, ServerAddress};
+use mongodb::{Client, ServerInfo, ServerType};
 use tokio::sync::watch;
 
 use super::error::StoreError;
@@ -15,22 +17,14 @@ use super::within;
 pub(super) type Seen = watch::Receiver<Vec<(ServerAddress, ServerType)>>;
 
 /// Follows what a driver with these options will find out about its replica set.
-pub(super) fn follow(options: &mut ClientOptions) -> (Seen, Primary) {
-    let (seen_out, seen) = watch::channel(Vec::new());
-    let (primary_out, primary) = watch::channel(None);
+pub(super) fn follow(options: &mut ClientOptions) -> Seen {
+    let (out, seen) = watch::channel(Vec::new());
     options.sdam_event_handler = Some(EventHandler::callback(move |event| {
         if let SdamEvent::TopologyDescriptionChanged(change) = event {
-            let servers = servers(&change.new_description);
-            let primary = primary_of(&servers);
-            seen_out.send_replace(servers);
-            primary_out.send_if_modified(|known| {
-                let differs = *known != primary;
-                *known = primary;
-                differs
-            });
+            out.send_replace(servers(&change.new_description));
         }
     }));
-    (seen, Primary(primary))
+    seen
 }
 
 fn servers(description: &TopologyDescription) -> Vec<(ServerAddress, ServerType)> {
@@ -54,6 +48,15 @@ fn primary_of(servers: &[(ServerAddress, ServerType)]) -> Option<ServerAddress> 
 pub(super) struct Primary(watch::Receiver<Option<ServerAddress>>);
 
 impl Primary {
+    /// Follows the primary that a driver sends its calls to. Ends when nobody asks for it any more.
+    pub fn of(client: &Client, seen: &Seen) -> Self {
+        let (out, primary) = watch::channel(None);
+        let client = client.clone();
+        let used = move |primary| is_used(client.clone(), primary);
+        tokio::spawn(tell(seen.clone(), out, used));
+        Self(primary)
+    }
+
     /// Waits until a member becomes primary.
     pub async fn next(&self) {
         let mut primary = self.0.clone();
@@ -84,6 +87,57 @@ impl Primary {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.lasting(within(time, call)).await?
+    }
+}
+
+/// Tells of a primary when the driver uses it. Its events come a moment before it does: a call that is made in
+/// between goes to the old primary, and if that is cut off nothing ends it for a second or more.
+async fn tell<F>(
+    mut seen: Seen,
+    out: watch::Sender<Option<ServerAddress>>,
+    used: impl Fn(ServerAddress) -> F,
+) where
+    F: Future<Output = ()>,
+{
+    loop {
+        let now = primary_of(&seen.borrow_and_update());
+        let known = out.borrow().clone();
+        let told = async {
+            if now != known {
+                if let Some(primary) = now.clone() {
+                    used(primary).await;
+                }
+                out.send_replace(now);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = told => {}
+            () = out.closed() => return,
+            changed = seen.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Waits until the driver takes this member for primary when it chooses one for a call. The call is never made: no
+/// member is good enough for it.
+async fn is_used(client: Client, primary: ServerAddress) {
+    let (out, mut used) = watch::channel(false);
+    let look = move |server: &ServerInfo<'_>| {
+        if *server.address() == primary && server.server_type() == ServerType::RsPrimary {
+            out.send_replace(true);
+        }
+        false
+    };
+    let nobody = SelectionCriteria::Predicate(Arc::new(look));
+    let admin = client.database("admin");
+    let call = admin
+        .run_command(doc! {"ping": 1})
+        .selection_criteria(nobody);
+    tokio::select! {
+        // Only that no member was found in time: then another change comes.
+        _ = call => {}
+        _ = used.wait_for(|used| *used) => {}
     }
 }
 
@@ -128,6 +182,40 @@ mod tests {
         }
         out.send_replace(member("b:1"));
         assert!(matches!(call.await, Err(StoreError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_primary_is_told_when_the_driver_uses_it_and_not_when_it_is_seen() {
+        let primary = |host: &str| {
+            let address = ServerAddress::parse(host).unwrap();
+            vec![(address, ServerType::RsPrimary)]
+        };
+        let (see, seen) = watch::channel(primary("a:1"));
+        let (out, mut told) = watch::channel(None);
+        let (use_it, used) = watch::channel(ServerAddress::parse("a:1").unwrap());
+        let uses = move |address: ServerAddress| {
+            let mut used = used.clone();
+            async move {
+                let _ = used.wait_for(|now| *now == address).await;
+            }
+        };
+        let telling = tokio::spawn(tell(seen, out, uses));
+        told.wait_for(|now| *now == member("a:1")).await.unwrap();
+
+        see.send_replace(primary("b:1"));
+        tokio::task::yield_now().await;
+        assert_eq!(*told.borrow(), member("a:1"), "calls still go to a");
+        use_it.send_replace(ServerAddress::parse("b:1").unwrap());
+        told.wait_for(|now| *now == member("b:1")).await.unwrap();
+
+        // One that is gone before it was used is not waited for.
+        see.send_replace(primary("c:1"));
+        tokio::task::yield_now().await;
+        see.send_replace(Vec::new());
+        told.wait_for(Option::is_none).await.unwrap();
+
+        drop(told);
+        telling.await.unwrap();
     }
 
     #[tokio::test]

@@ -64,23 +64,31 @@ async fn change_primary(driver: &Client) {
     .await;
 }
 
-/// Has a secondary take its data from this member: behind one that lags it would lag too, and no
-/// majority would be left.
-async fn sync_from(secondary: &Client, source: &str) {
-    let admin = secondary.database("admin");
-    // On a busy machine pings vary by more than the default of 5 ms, for which it would change again.
-    let keep = doc! {"setParameter": 1, "changeSyncSourceThresholdMillis": 60_000_i64};
-    admin.run_command(keep).await.unwrap();
-    let change = doc! {"replSetSyncFrom": source};
+/// From now on both secondaries copy from the primary alone, so that none waits for the other one.
+///
+/// A member that is merely told its source chooses another one when it finds that source not ahead.
+async fn forbid_chains(driver: &Client, secondaries: [&Client; 2], primary: &str) {
+    let admin = driver.database("admin");
+    let got = admin.run_command(doc! {"replSetGetConfig": 1}).await;
+    let mut config = got.unwrap().get_document("config").unwrap().clone();
+    let version = config.get_i32("version").unwrap();
+    config.insert("version", version + 1);
+    let settings = config.get_document_mut("settings").unwrap();
+    settings.insert("chainingAllowed", false);
+    let change = doc! {"replSetReconfig": config};
     admin.run_command(change).await.unwrap();
-    until("the sync source changes", || async {
-        let status = admin.run_command(doc! {"replSetGetStatus": 1}).await;
-        let now: Document = status.unwrap();
-        now.get_str("syncSourceHost")
-            .is_ok_and(|now| now == source)
-            .then_some(())
-    })
-    .await;
+    for secondary in secondaries {
+        until("the secondary copies from the primary", || async {
+            let asked = secondary.database("admin");
+            let status: Document = asked
+                .run_command(doc! {"replSetGetStatus": 1})
+                .await
+                .unwrap();
+            let source = status.get_str("syncSourceHost");
+            source.is_ok_and(|source| source == primary).then_some(())
+        })
+        .await;
+    }
 }
 
 fn of(name: &str) -> Value {
@@ -135,12 +143,13 @@ fn a_secondary_that_lags_shows_nothing_old_and_others_serve() {
         let mut secondaries = members.filter(|(member, _)| member.host != primary);
         let (member, lagging) = secondaries.next().unwrap();
         let (other, _) = secondaries.next().unwrap();
-        sync_from(&at(&cluster, &other.host).await, &primary).await;
+        let locked = at(&cluster, &member.host).await;
+        let free = at(&cluster, &other.host).await;
+        forbid_chains(&driver, [&locked, &free], &primary).await;
         let first = insert(&writer, "lag", 1).await;
         let old = first.header("drumline-stamp").unwrap();
         find(&lagging, "lag", old).await.expect(200);
 
-        let locked = at(&cluster, &member.host).await;
         let admin = locked.database("admin");
         admin
             .run_command(doc! {"fsync": 1, "lock": true})

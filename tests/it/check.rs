@@ -103,6 +103,19 @@ fn what_proves_nothing_is_no_pass() {
     run(&["check", &empty], 1, "the history is empty");
     run(&["check", &broken], 1, "line 2 of the history");
     run(&["check", &path("absent")], 1, "cannot read");
+    let (folder, text) = (path("folder"), path("text"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(&text, "no history\n").unwrap();
+    let unreadable = format!("cannot read {folder}: ");
+    run(&["check", &folder], 1, &unreadable);
+    run(&["check", &empty, "--log", &folder], 1, &unreadable);
+    run(&["check", &text], 1, "line 1 of the history: expected");
+    run(&["check", "-"], 1, "the history is empty");
+    run(
+        &["check", "-", "--export", "elle", &path("x")],
+        2,
+        "give a file",
+    );
     run(
         &["check", &empty, "--unstamped", "--log", &empty],
         2,
@@ -115,11 +128,42 @@ fn what_proves_nothing_is_no_pass() {
     );
 }
 
-#[test]
-fn stdin_is_read_and_exports_are_written() {
-    const HISTORY: &str = r#"{"process":0,"request":"a","op":"insert","key":1,"value":5,"invoke_ns":10,"return_ns":30,"outcome":"ok","result":null,"stamp":2,"position":2}
+const HISTORY: &str = r#"{"process":0,"request":"a","op":"insert","key":1,"value":5,"invoke_ns":10,"return_ns":30,"outcome":"ok","result":null,"stamp":2,"position":2}
 {"process":1,"request":null,"op":"read","key":1,"value":null,"invoke_ns":50,"return_ns":60,"outcome":"ok","result":5,"stamp":2,"position":2}
 "#;
+
+#[test]
+fn a_cut_last_line_is_left_out_of_the_check_and_of_the_export() {
+    let sandbox = Sandbox::new();
+    let (history, exported) = (sandbox.path("history.jsonl"), sandbox.path("exported"));
+    fs::write(&history, &HISTORY[..HISTORY.len() - 20]).unwrap();
+    let (history, file) = (history.to_str().unwrap(), exported.to_str().unwrap());
+    let alone = sandbox.ok(&["check", history]);
+    assert!(alone.stdout.contains("(2) is cut off"), "{alone:#?}");
+    let both = sandbox.ok(&["check", history, "--export", "porcupine", file]);
+    assert_eq!(both.stdout, alone.stdout);
+    let exported: Value = serde_json::from_slice(&fs::read(&exported).unwrap()).unwrap();
+    assert_eq!(exported.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_flows_is_read_once() {
+    let sandbox = Sandbox::new();
+    let history = sandbox.path("history.jsonl");
+    fs::write(&history, HISTORY.replace("\"result\":5", "\"result\":6")).unwrap();
+    // To open the pipe again would wait for one who writes to it, for ever.
+    let pipe = sandbox.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let mut check = sandbox.drumline(&["check", pipe.to_str().unwrap()]);
+    let writer = std::thread::spawn(move || fs::copy(history, pipe));
+    let output = check.output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+#[test]
+fn stdin_is_read_and_exports_are_written() {
     let sandbox = Sandbox::new();
     let history = sandbox.path("history.jsonl");
     fs::write(&history, HISTORY).unwrap();

@@ -5,14 +5,10 @@ mod endings;
 mod own_cluster;
 mod running_cluster;
 
-use std::path::Path;
+use std::process::Child;
 
-use drumline::drill::report::Report;
-
+use crate::support::drills::{SHORT, until_it_says};
 use crate::support::{Outcome, Sandbox};
-
-/// A load that a debug build carries on a busy machine, for as short as may be.
-const SHORT: [&str; 6] = ["--rate", "60", "--clients", "8", "--seconds", "4"];
 
 /// Runs `drumline drill` with these arguments, and the short load.
 fn drill(sandbox: &Sandbox, arguments: &[&str]) -> Outcome {
@@ -22,7 +18,8 @@ fn drill(sandbox: &Sandbox, arguments: &[&str]) -> Outcome {
     sandbox.run(&all)
 }
 
-fn read(folder: &Path) -> Report {
-    let text = std::fs::read_to_string(folder.join("report.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
+/// Starts a short drill with these arguments, and returns when its fault is about to be done.
+fn until_the_fault(sandbox: &Sandbox, arguments: &[&str]) -> Child {
+    let fault = format!("{}: 127.0.0.1", arguments[0]);
+    until_it_says(&fault, sandbox, &[arguments, &SHORT].concat())
 }

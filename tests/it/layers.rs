@@ -56,10 +56,7 @@ fn complaints(tree: &Tree) -> Vec<String> {
 
 /// A module may use those that lib.rs declares above it.
 fn upward(tree: &Tree, path: &str, module: &str, code: &str, found: &mut Vec<String>) {
-    let order: Vec<&str> = tree["lib.rs"]
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
-        .collect();
+    let order = declared(&tree["lib.rs"]);
     let place = |name: &str| order.iter().position(|known| *known == name);
     let Some(own) = place(module) else {
         if !matches!(path, "lib.rs" | "main.rs") {
@@ -75,6 +72,24 @@ fn upward(tree: &Tree, path: &str, module: &str, code: &str, found: &mut Vec<Str
             ));
         }
     }
+}
+
+/// The modules in the order of lib.rs.
+fn declared(lib: &str) -> Vec<&str> {
+    lib.lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect()
+}
+
+/// The first column of the table of modules.
+fn mapped(architecture: &str) -> Vec<&str> {
+    architecture
+        .lines()
+        .skip_while(|line| !line.starts_with("| Module |"))
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(module, _)| module)
+        .collect()
 }
 
 /// The modules in `crate::a::b` and `crate::{a::b, c::{d, e}}`.
@@ -152,6 +167,20 @@ fn the_source_keeps_its_layers() {
     assert!(tree.len() > 50, "only {} files were found", tree.len());
     let found = complaints(&tree);
     assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_map_names_each_module_in_the_order_of_the_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path| fs::read_to_string(root.join(path)).unwrap();
+    let (lib, map) = (read("src/lib.rs"), read("docs/architecture.md"));
+    assert_eq!(mapped(&map), declared(&lib), "docs/architecture.md");
+}
+
+#[test]
+fn a_table_of_modules_is_read_to_its_end_and_no_other_is() {
+    let text = "| To add |\n|---|\n| `x` | |\n\n| Module | What |\n|---|---|\n| `a` | b `c` |\n| `d` | |\n\n| `e` | |";
+    assert_eq!(mapped(text), ["a", "d"]);
 }
 
 /// A small tree that keeps the rules, with one file changed or added.

@@ -91,7 +91,8 @@ fn read_run(folder: &Path) -> Value {
     serde_json::from_slice(&fs::read(run_file(folder)).unwrap()).unwrap()
 }
 
-fn supervisor_of(folder: &Path) -> u32 {
+/// The process that owns the cluster in this folder.
+pub fn supervisor_of(folder: &Path) -> u32 {
     let pid = read_run(folder)["supervisor"]["pid"].as_u64().unwrap();
     pid.try_into().unwrap()
 }

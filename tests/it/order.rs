@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
+use crate::faults::turn;
 use crate::support::audit::{Audited, audit};
 use crate::support::extra_node::ExtraNode;
 use crate::support::load::{End, Load, Op, Record};
@@ -24,6 +25,7 @@ async fn audited(cluster: &Cluster, load: &Load, records: &[Record]) -> Audited 
 
 #[test]
 fn two_hundred_clients_for_thirty_seconds_tell_one_story() {
+    let _turn = turn();
     let cluster = Cluster::start(&[]);
     runtime().block_on(async {
         let load = Load::new(&cluster, "load.steady");

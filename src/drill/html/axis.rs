@@ -159,9 +159,18 @@ pub fn fault_from(run: &Run) -> Option<f64> {
     finite(run.fault_from_ms).filter(|at| (0.0..=length(run)).contains(at))
 }
 
+/// From where the parts of the outage are counted.
+pub fn outage_from(run: &Run) -> Option<f64> {
+    let fault = fault_from(run)?;
+    if !run.outage.from_its_end {
+        return Some(fault);
+    }
+    finite(run.fault_to_ms).filter(|at| (fault..=length(run)).contains(at))
+}
+
 pub fn first_ack_at(run: &Run) -> Option<f64> {
     let after = run.outage.first_ack_ms.and_then(finite)?;
-    fault_from(run).map(|fault| fault + after.max(0.0))
+    outage_from(run).map(|from| from + after.max(0.0))
 }
 
 /// Never nothing.
@@ -207,6 +216,13 @@ mod tests {
         // Never over: the outage says how long it was looked at.
         (run.outage.first_ack_ms, run.outage.outage_ms) = (None, 7_500.0);
         assert_eq!(Window::zoom(&run).unwrap().to, 12_000.0);
+        // Nothing can be acknowledged before the fault's end, and so it counts from there.
+        (run.outage.from_its_end, run.fault_to_ms) = (true, 7_000.0);
+        run.outage.first_ack_ms = Some(250.0);
+        let zoom = Window::zoom(&run).unwrap();
+        assert_eq!((zoom.from, zoom.to, zoom.zero), (3_000.0, 9_250.0, 4_000.0));
+        run.outage.from_its_end = false;
+
         run.fault_from_ms = 500.0;
         run.outage.first_ack_ms = Some(10_000.0);
         assert_eq!(Window::zoom(&run), None, "it is the whole run");

@@ -206,8 +206,9 @@ fn latency(drawing: &mut Drawing, run: &Run, window: &Window, [top, bottom]: [f6
         "each 10 ms",
         90.0,
     );
-    let place =
-        |sample: &crate::drill::report::Sample| (window.x(sample.at_ms), y(sample.latency_ms));
+    let place = |sample: &crate::drill::report::SlowOperation| {
+        (window.x(sample.at_ms), y(sample.latency_ms))
+    };
     drawing.dots("sample", &samples.iter().map(place).collect::<Vec<_>>());
 }
 

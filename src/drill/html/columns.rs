@@ -1,7 +1,7 @@
 //! Buckets of 10 ms as at most so many columns, in which nothing that went wrong is lost.
 
 use super::axis::Window;
-use crate::drill::report::{Bucket, Sample};
+use crate::drill::report::{Bucket, SlowOperation};
 use crate::drill::stats::whole;
 
 const BUCKET_MS: f64 = 10.0;
@@ -43,10 +43,11 @@ pub fn columns(buckets: &[Bucket], window: &Window) -> Vec<Column> {
 }
 
 /// Of the samples that would stand in one column, the slowest.
-pub fn slowest(samples: &[Sample], window: &Window) -> Vec<Sample> {
-    let mut kept: Vec<Option<&Sample>> = vec![None; COLUMNS_MAX + 1];
+pub fn slowest(samples: &[SlowOperation], window: &Window) -> Vec<SlowOperation> {
+    let mut kept: Vec<Option<&SlowOperation>> = vec![None; COLUMNS_MAX + 1];
     let length = window.to - window.from;
-    let good = |sample: &&Sample| window.holds(sample.at_ms) && sample.latency_ms.is_finite();
+    let good =
+        |sample: &&SlowOperation| window.holds(sample.at_ms) && sample.latency_ms.is_finite();
     for sample in samples.iter().filter(good) {
         let place = whole((sample.at_ms - window.from) / length * COLUMNS_MAX as f64);
         let place = &mut kept[place.min(COLUMNS_MAX)];
@@ -124,20 +125,20 @@ mod tests {
 
     #[test]
     fn of_many_samples_the_slowest_stay() {
-        let sample = |n: usize| Sample {
+        let sample = |n: usize| SlowOperation {
             at_ms: n as f64,
             latency_ms: if n == 50_123 { 900.0 } else { 2.0 },
         };
-        let samples: Vec<Sample> = (0..100_000).map(sample).collect();
+        let samples: Vec<SlowOperation> = (0..100_000).map(sample).collect();
         let kept = slowest(&samples, &window(100_000.0));
         assert!(kept.len() <= COLUMNS_MAX + 1);
         assert!(kept.contains(&samples[50_123]));
         let odd = [
-            Sample {
+            SlowOperation {
                 at_ms: f64::NAN,
                 latency_ms: 1.0,
             },
-            Sample {
+            SlowOperation {
                 at_ms: 5.0,
                 latency_ms: f64::NAN,
             },

@@ -1,6 +1,6 @@
 //! A lane a member and a lane a node: who led, who followed, who was away.
 
-use super::axis::{LEFT, RIGHT, Window, fault_from};
+use super::axis::{LEFT, RIGHT, Window, outage_from};
 use super::svg::{Anchor, CHAR_WIDTH, Drawing};
 use crate::drill::report::{Lane, Run, Span};
 use crate::drill::stats::{PARTS, ms};
@@ -75,10 +75,10 @@ pub fn draw(drawing: &mut Drawing, rows: &[Row<'_>], window: &Window, top: f64) 
     }
 }
 
-/// The parts of the outage, one after the other from the fault on. The time of a part that was not
+/// The parts of the outage, one after the other. The time of a part that was not
 /// seen is in the next one's.
 fn outage(drawing: &mut Drawing, run: &Run, window: &Window, y: f64) {
-    let Some(mut at) = fault_from(run) else {
+    let Some(mut at) = outage_from(run) else {
         return;
     };
     for (index, part) in PARTS.iter().enumerate() {

@@ -331,7 +331,7 @@ mod tests {
             360_000
         ];
         run.slowest = (0..360_000)
-            .map(|n| crate::drill::report::Sample {
+            .map(|n| crate::drill::report::SlowOperation {
                 at_ms: f64::from(n) * 10.0,
                 latency_ms: f64::from(n % 900),
             })

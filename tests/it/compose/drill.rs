@@ -1,18 +1,14 @@
 //! `drumline drill --compose`: the stand-in cluster is harmed through the engine, and given back as it was.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::Stdio;
+use std::process::Child;
 
-use drumline::drill::report::{Confirmed, Report};
+use drumline::drill::report::Confirmed;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::docker::{Compose, MEMBERS, NODES};
+use crate::support::drills::{SHORT, read, until_it_says};
 use crate::support::{Outcome, kill, wait_for, wait_until};
-
-/// A load that a debug build carries on a busy machine, for as short as may be.
-const SHORT: [&str; 6] = ["--rate", "60", "--clients", "8", "--seconds", "4"];
 
 /// The arguments of a drill of this project with the short load.
 fn drill<'a>(compose: &'a Compose, arguments: &[&'a str]) -> Vec<&'a str> {
@@ -96,8 +92,12 @@ fn a_project_is_harmed_only_with_its_name_and_given_back_as_it_was() {
         let shown = std::fs::read_to_string(folder.join("report.json")).unwrap() + &outcome.stderr;
         assert!(!secrets.iter().any(|secret| shown.contains(secret.trim())));
     }
-    ctrl_c_takes_it_back(&compose);
-    assert_eq!(places(&compose), before.0, "after Ctrl-C");
+    what_is_under_way_keeps_others_away_and_is_taken_back(&compose);
+    assert_eq!(places(&compose), before.0, "after Ctrl-C in a cut");
+    // Its node may be told to end before the drill hears of Ctrl-C, and end after.
+    let mut handoff = begin(&compose, &["handoff", "--rate", "100"], "handoff: n");
+    interrupt(&mut handoff);
+    assert_eq!(places(&compose), before.0, "after Ctrl-C in a handoff");
 }
 
 fn what_is_refused_changes_nothing(compose: &Compose) {
@@ -141,30 +141,29 @@ fn what_is_refused_changes_nothing(compose: &Compose) {
 }
 
 /// In the middle of the fault that leaves the most to take back.
-fn ctrl_c_takes_it_back(compose: &Compose) {
-    let project = compose.project();
-    let mut drill = compose
-        .sandbox()
-        .drumline(&drill(compose, &["isolate", "--confirm", project]))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(drill.stderr.take().unwrap()).lines();
-    let told = lines.find(|line| line.as_ref().unwrap().contains("isolate: m"));
-    assert!(told.is_some(), "the drill did not come to its fault");
-    // Whatever it says from now on is read by nobody, and must not stop it.
-    std::thread::spawn(move || lines.count());
+fn what_is_under_way_keeps_others_away_and_is_taken_back(compose: &Compose) {
+    // The fault comes after 5 s: long after the other drill was refused.
+    let isolate = ["isolate", "--seconds", "20", "--rate", "100"];
+    let mut first = begin(compose, &isolate, "load");
+    let second = run(compose, &["kill", "--confirm", compose.project()]);
+    assert_eq!(second.status, 1, "{second:#?}");
+    assert!(second.stderr.contains("another drill harms"), "{second:#?}");
     wait_until("a member is cut off", || {
         let networks = |member| compose.inspect(member, "{{len .NetworkSettings.Networks}}");
         MEMBERS.into_iter().any(|member| networks(member) == "0")
     });
+    interrupt(&mut first);
+}
+
+/// Starts a drill, and returns when it has said this.
+fn begin(compose: &Compose, arguments: &[&str], what: &str) -> Child {
+    let project = compose.project();
+    let target = ["--compose", project, "--confirm", project];
+    until_it_says(what, compose.sandbox(), &[arguments, &target].concat())
+}
+
+fn interrupt(drill: &mut Child) {
     kill(drill.id(), Signal::INT);
     let status = wait_for("the drill ends", || drill.try_wait().unwrap());
     assert_eq!(status.code(), Some(1));
-}
-
-fn read(folder: &Path) -> Report {
-    let text = std::fs::read_to_string(folder.join("report.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
 }

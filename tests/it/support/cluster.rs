@@ -11,7 +11,7 @@ use drumline::cluster::info::ClusterInfo;
 use tokio::time::timeout;
 
 use super::http::Http;
-use super::{Pid, Sandbox, wait_for};
+use super::{Pid, Sandbox, processes, wait_for};
 
 /// A frozen node never answers.
 const STATUS_MAX: Duration = Duration::from_secs(3);
@@ -121,6 +121,23 @@ impl Cluster {
         let info = self.sandbox.info(Self::NAME);
         let member = info.members.iter().find(|member| member.host == primary);
         member.unwrap().pid
+    }
+
+    /// From now on a child (`m1`, `n1`, ...) is not started again when it ends, as in a drill.
+    #[allow(dead_code, reason = "tests/mutants.rs uses it")]
+    pub fn hold(&self, child: &str) {
+        let holder = std::process::id();
+        let began = processes::began(holder);
+        let folder = self.folder().join("hold");
+        fs::create_dir_all(&folder).unwrap();
+        let text = serde_json::json!({"pid": holder, "start": began}).to_string();
+        fs::write(folder.join(child), text).unwrap();
+    }
+
+    /// The child may be started again, and is at once if it has ended.
+    #[allow(dead_code, reason = "tests/mutants.rs uses it")]
+    pub fn release(&self, child: &str) {
+        fs::remove_file(self.folder().join("hold").join(child)).unwrap();
     }
 
     pub fn supervisor(&self) -> Pid {

@@ -3,6 +3,7 @@
 pub mod audit;
 mod cluster;
 pub mod docker;
+pub mod drills;
 pub mod extra_node;
 mod files;
 #[allow(dead_code, reason = "tests/mutants.rs uses it")]
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use files::FileServer;
-pub use processes::{Pid, alive, kill, kill_group, processes_in};
+pub use processes::{Pid, alive, kill, kill_group, processes_in, state};
 pub use sandbox::{Outcome, SMALL, Sandbox, up};
 
 /// Long enough for a loaded machine: a test that waits this long has failed.

@@ -10,12 +10,11 @@ use drumline::client::{Client, Clock, Seen};
 use drumline::model::{Namespace, RequestId, Update, Write};
 use serde_json::json;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::extra_node::ExtraNode;
 use super::http::Http;
 use super::load::Load;
-use super::{Cluster, PATIENCE, POLL};
+use super::{Cluster, eventually};
 
 const CLIENTS: usize = 8;
 /// Long enough for several elections in a row.
@@ -112,12 +111,29 @@ impl Passing {
 
     /// Waits until this many more reads were answered.
     pub async fn until_read(&self, more: u64) {
-        let aim = self.shared.reads.load(Ordering::Relaxed) + more;
-        let end = Instant::now() + PATIENCE;
-        while self.shared.reads.load(Ordering::Relaxed) < aim {
-            assert!(Instant::now() < end, "waited in vain: {more} more reads");
-            tokio::time::sleep(POLL).await;
-        }
+        let aim = self.reads() + more;
+        let why = format!("{more} more reads");
+        eventually(&why, async || (self.reads() >= aim).then_some(())).await;
+    }
+
+    /// As above, or until one more was refused: it has waited in vain for what its member lacks.
+    #[allow(dead_code, reason = "tests/mutants.rs uses it")]
+    pub async fn until_read_or_refused(&self, more: u64) {
+        let (aim, refused) = (self.reads() + more, self.refused());
+        let why = format!("{more} more reads, or a refused one");
+        eventually(&why, async || {
+            (self.reads() >= aim || self.refused() > refused).then_some(())
+        })
+        .await;
+    }
+
+    fn reads(&self) -> u64 {
+        self.shared.reads.load(Ordering::Relaxed)
+    }
+
+    #[allow(dead_code, reason = "tests/mutants.rs uses it")]
+    fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// Ends the clients and gives what they saw that they must not see.

@@ -20,12 +20,27 @@ pub fn kill_group(leader: Pid, signal: Signal) {
     kill_process_group(raw(leader), signal).unwrap();
 }
 
+/// What `/proc` says of the process behind its name, from its state on; `None` if it is gone.
+fn stat(pid: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.to_owned())
+}
+
+/// The letter of the process's state (`S`, `R`, `T`, ...); `None` if it is gone.
+pub fn state(pid: Pid) -> Option<char> {
+    stat(pid)?.chars().next()
+}
+
 /// Whether the process runs; a zombie does not.
 pub fn alive(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| Some(stat.rsplit_once(") ")?.1.to_owned()))
-        .is_some_and(|rest| !rest.starts_with(['Z', 'X']))
+    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// When the process began, in ticks of the kernel: with its pid this tells it from all others.
+pub fn began(pid: Pid) -> u64 {
+    // Field 22 of the line; what is left begins with field 3.
+    let fields = stat(pid).unwrap();
+    fields.split_whitespace().nth(19).unwrap().parse().unwrap()
 }
 
 /// The processes that name a folder in their command lines.

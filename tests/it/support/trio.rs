@@ -24,6 +24,8 @@ pub const CLUSTER_NAME: &str = "trio";
 pub const SECRET: &str = "the secret of the three";
 /// A node that is cut off from MongoDB takes a second to say so.
 const STATUS_MAX: Duration = Duration::from_secs(3);
+/// Of the log of a node, if a test fails.
+const LINES_SHOWN: usize = 40;
 
 /// How the nodes are started.
 #[derive(Debug, Clone, Copy)]
@@ -318,6 +320,21 @@ impl<'a> Trio<'a> {
             documents.push(found.deserialize_current()?);
         }
         Ok(documents)
+    }
+}
+
+/// A test that waited in vain shows what the nodes that run have said last.
+impl Drop for Trio<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in (0..3).filter(|node| self.runs(*node)) {
+            let said = self.said(node);
+            let lines: Vec<_> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+            eprintln!("{} has said last:\n{}", NAMES[node], last.join("\n"));
+        }
     }
 }
 
