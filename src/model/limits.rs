@@ -98,7 +98,7 @@ mod tests {
                 count(TOUCHED_DOCUMENTS_MAX),
             ),
             ("`_id` values in one log entry", mebibytes(KEY_BYTES_MAX)),
-            ("run of one request in its batch", seconds(REQUEST_RUN_MAX)),
+            ("run of one request", seconds(REQUEST_RUN_MAX)),
             (
                 "run of a batch before it is cut",
                 format!("{} ms", BATCH_RUN_MAX.as_millis()),

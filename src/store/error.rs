@@ -6,6 +6,7 @@ use bson::Document;
 use mongodb::error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, WriteFailure};
 use thiserror::Error as ThisError;
 
+use crate::model::limits::REQUEST_RUN_MAX;
 use crate::model::{Failure, Refusal};
 
 /// A call to MongoDB that failed.
@@ -75,9 +76,16 @@ impl StoreError {
     pub fn into_failure(self) -> Failure {
         match self {
             Self::Refused(refusal) => Failure::ReadRefused {
+                message: match refusal.code {
+                    MAX_TIME_EXPIRED => format!(
+                        "the request ran longer than {} s, the most that one request may take: \
+                         give its filter an index, or narrow it",
+                        REQUEST_RUN_MAX.as_secs()
+                    ),
+                    _ => refusal.message,
+                },
                 code: refusal.code,
                 name: refusal.name,
-                message: refusal.message,
             },
             Self::TimedOut(_) => Failure::Unavailable("it did not answer in time".into()),
             Self::Contended => Failure::Unavailable("a document is locked".into()),

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::Store;
 use super::batch::{Place, Session};
-use super::error::StoreError;
+use super::error::{MAX_TIME_EXPIRED, StoreError};
 use super::schema::{DATABASE, Entry, LogDocument, NODES, stamp};
 use crate::model::{Epoch, NodeName, Outcome, Position, RequestId};
 use crate::mutants::{self, Mutant};
@@ -21,6 +21,8 @@ pub const LOG_BYTES_MAX: usize = 4 << 20;
 
 /// How long a look with linearizable read concern takes if nothing is wrong, with some to spare.
 const LOOK_USUAL_MAX: Duration = Duration::from_millis(10);
+/// MongoDB gives up a look after this long: before the call's own end, which costs a connection.
+const LOOK_MAX: Duration = Duration::from_millis(4_500);
 /// Its note may be made only after the first time that the journal was asked for.
 const HURRIES_MAX: usize = 2;
 
@@ -154,11 +156,9 @@ impl Store {
             .find_one(doc! {})
             .sort(doc! {"_id": -1})
             .projection(Tail::projection())
-            .max_time(super::CALL_MAX)
+            .max_time(LOOK_MAX)
             .read_concern(concern);
-        let last = self
-            .bounded(async { find.await.map_err(StoreError::from) })
-            .await?;
+        let last = self.bounded(async { find.await.map_err(given_up) }).await?;
         Tail::of(last.as_ref())
     }
 
@@ -193,9 +193,9 @@ impl Store {
         let find = self
             .log
             .find_one(doc! {"_id": position.0})
-            .max_time(super::CALL_MAX)
+            .max_time(LOOK_MAX)
             .read_concern(ReadConcern::linearizable());
-        let found = self.bounded(async { find.await.map_err(StoreError::from) });
+        let found = self.bounded(async { find.await.map_err(given_up) });
         let found = self.hurried(found).await?;
         found.as_ref().map(LogDocument::from_bson).transpose()
     }
@@ -250,6 +250,15 @@ impl Store {
             Ok(documents)
         })
         .await
+    }
+}
+
+/// A look takes long only where MongoDB waits for a majority: no request is to blame.
+fn given_up(error: mongodb::error::Error) -> StoreError {
+    let error = StoreError::from(error);
+    match error.code() {
+        Some(MAX_TIME_EXPIRED) => StoreError::TimedOut(LOOK_MAX),
+        _ => error,
     }
 }
 

@@ -60,6 +60,30 @@ fn memory_is_small_at_rest_and_bounded_under_big_bodies_and_replies() {
     });
 }
 
+#[test]
+fn a_slow_read_is_refused_after_its_time_with_what_to_do() {
+    Runtime::new().unwrap().block_on(async {
+        let http = Http::to(Cluster::shared());
+        let one = json!({"database": "limits", "collection": "slow", "document": {}});
+        http.act("insertOne", &one).await.expect(201);
+        let numbers = json!({"$range": [0, 20_000]});
+        let sum = json!({"$sum": {"$map": {"input": numbers, "in": {"$add": ["$$this", "$n"]}}}});
+        let slow = json!({
+            "database": "limits",
+            "collection": "slow",
+            "pipeline": [
+                {"$project": {"n": numbers}},
+                {"$unwind": "$n"},
+                {"$match": {"$expr": {"$eq": [sum, -1]}}},
+            ],
+        });
+        let reply = http.act("aggregate", &slow).await.expect(400).json();
+        assert_eq!(reply["error_code"], "MaxTimeMSExpired", "{reply}");
+        let told = reply["error"].as_str().unwrap();
+        assert!(told.contains("ran longer than 5 s"), "{told}");
+    });
+}
+
 /// Prints how often each status came; fails on any other than those that are allowed.
 #[track_caller]
 fn count_statuses(what: &str, replies: &[Reply], allowed: &[u16]) {

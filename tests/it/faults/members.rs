@@ -5,9 +5,11 @@ use std::time::Instant;
 use mongodb::Client;
 use mongodb::bson::doc;
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use super::turn;
+use crate::support::http::Http;
 use crate::support::trio::{Setup, Trio, others, primary};
 use crate::support::under_load::{UnderLoad, first_write};
 use crate::support::{Cluster, eventually, kill};
@@ -60,5 +62,26 @@ fn a_change_of_the_primary_does_not_change_the_coordinator() {
         trio.heal();
         trio.agreed().await;
         under_load.end(&cluster).await;
+    });
+}
+
+/// The look at the log waits for a majority until MongoDB gives it up: that is no fault of the read.
+#[test]
+fn without_a_majority_a_read_is_to_be_tried_again() {
+    let _turn = turn();
+    let cluster = Cluster::start(&["--nodes", "1"]);
+    Runtime::new().unwrap().block_on(async {
+        let http = Http::to(&cluster);
+        let insert = json!({"database": "lost", "collection": "reads", "document": {"_id": 1}});
+        http.act("insertOne", &insert).await.expect(201);
+        let primary = cluster.primary_pid().await;
+        let members = (0..3).map(|member| cluster.member_pid(member));
+        let others: Vec<_> = members.filter(|pid| *pid != primary).collect();
+        others.iter().for_each(|pid| kill(*pid, Signal::STOP));
+        let find = json!({"database": "lost", "collection": "reads", "filter": {}});
+        let reply = http.act("findOne", &find).await;
+        others.iter().for_each(|pid| kill(*pid, Signal::CONT));
+        assert_eq!(reply.status, 503, "{:?}", reply.json());
+        assert_eq!(reply.header("retry-after"), Some("1"), "{:?}", reply.json());
     });
 }
