@@ -108,7 +108,9 @@ impl Logged {
 pub(super) struct Log {
     pub entries: Sorter<{ Logged::WORDS }>,
     pub ends: BatchEnds,
+    /// The positions of its first document, and of its last one.
     pub first: u64,
+    pub last: u64,
 }
 
 /// Reads the log and checks what it must hold by itself.
@@ -119,6 +121,7 @@ pub(super) fn read(input: impl BufRead, findings: &mut Findings) -> Result<Log, 
         entries: Sorter::new(),
         ends: Sorter::new(),
         first: 0,
+        last: 0,
     };
     let mut tail = None;
     while let Some(document) = lines.next::<Document>()? {
@@ -128,6 +131,7 @@ pub(super) fn read(input: impl BufRead, findings: &mut Findings) -> Result<Log, 
         if tail.is_none() {
             log.first = position;
         }
+        log.last = position;
         follows(tail.as_ref(), &document, findings);
         log.ends.push([last, position])?;
         for entry in &document.entries {

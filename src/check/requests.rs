@@ -134,7 +134,7 @@ pub(super) fn check_log(
                     found(&line, entry)?;
                 }
             }
-            (Some(line), None) => missing(&line, log.first, findings)?,
+            (Some(line), None) => missing(&line, log.last, findings),
             (None, Some(entry)) => namespaces.nobody(&entry),
             (None, None) => (),
         }
@@ -204,24 +204,22 @@ fn compare(line: &Asked, entry: &Logged, findings: &mut Findings) {
     }
 }
 
-fn missing(line: &Asked, log_first: u64, findings: &mut Findings) -> Result<(), CheckError> {
+fn missing(line: &Asked, log_last: u64, findings: &mut Findings) {
     if !matches!(line.end, End::Acknowledged | End::Refused) {
-        return Ok(());
-    }
-    if line.position < log_first {
-        return Err(CheckError::LogTooShort {
-            line: line.line,
-            position: line.position,
-            first: log_first,
-        });
+        return;
     }
     findings.violate(Rule::Durable, &[line.line], || {
+        let behind = match line.position > log_last {
+            true => format!(
+                ", which ends at position {log_last}: if it was printed too early, print it again"
+            ),
+            false => String::new(),
+        };
         format!(
-            "line {} was acknowledged at position {} with stamp {}, and is not in the log",
+            "line {} was acknowledged at position {} with stamp {}, and is not in the log{behind}",
             line.line, line.position, line.stamp
         )
     });
-    Ok(())
 }
 
 /// Entries of requests that are not in the history. They are wrong in a collection that the history
