@@ -30,7 +30,16 @@ pub fn export(history: &Path, form: Export, file: &Path) -> Result<(), CheckErro
         path: file.display().to_string(),
         error,
     })?;
-    let mut out = Array::begin(BufWriter::new(created))?;
+    let written = write(history, source, form, created);
+    if written.is_err() && file.is_file() {
+        // What is there of it reads as a history that is over.
+        let _ = std::fs::remove_file(file);
+    }
+    written
+}
+
+fn write(history: &Path, source: impl BufRead, form: Export, file: File) -> Result<(), CheckError> {
+    let mut out = Array::begin(BufWriter::new(file))?;
     match form {
         Export::Porcupine => each(source, |operation, _| {
             porcupine(operation).map_or(Ok(()), |value| Ok(out.element(&value)?))
@@ -225,10 +234,11 @@ mod tests {
         );
         fs::write(&from, history).unwrap();
         let result = export(&from, form, &to);
-        let text = fs::read_to_string(&to).unwrap();
+        let text = fs::read_to_string(&to);
         fs::remove_file(&from).unwrap();
-        fs::remove_file(&to).unwrap();
-        result.map(|()| serde_json::from_str(&text).unwrap())
+        let _ = fs::remove_file(&to);
+        assert_eq!(text.is_ok(), result.is_ok(), "half a file is left");
+        result.map(|()| serde_json::from_str(&text.unwrap()).unwrap())
     }
 
     #[test]
