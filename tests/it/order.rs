@@ -11,7 +11,7 @@ use crate::faults::turn;
 use crate::support::audit::{Audited, audit};
 use crate::support::extra_node::ExtraNode;
 use crate::support::load::{End, Load, Op, Record};
-use crate::support::{Cluster, kill, wait_until};
+use crate::support::{Cluster, bar, kill, wait_until};
 
 fn runtime() -> Runtime {
     Runtime::new().unwrap()
@@ -122,7 +122,7 @@ fn a_frozen_coordinator_acknowledges_nothing_after_its_successor_began() {
             "start of a successor to its first acknowledged write: {:?}",
             begun.elapsed()
         );
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(begun.elapsed() < bar(2));
         let End::Acknowledged(written) = &record.end else {
             panic!("the successor did not write: {record:?}")
         };

@@ -24,7 +24,7 @@ use crate::support::{Cluster, kill};
 const TRIES_MAX: usize = 20;
 
 #[test]
-fn a_node_killed_inside_a_transaction_is_followed_by_an_acknowledged_write_within_two_seconds() {
+fn a_node_killed_inside_a_transaction_is_followed_by_an_acknowledged_write() {
     let cluster = Cluster::start(&Cluster::ONE_NODE);
     Runtime::new().unwrap().block_on(async {
         let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
@@ -73,7 +73,7 @@ async fn kill_inside_transaction(cluster: &Cluster, driver: &Client) {
 }
 
 #[test]
-fn a_node_killed_between_its_log_document_and_its_commit_is_succeeded_within_two_seconds() {
+fn a_node_killed_between_its_log_document_and_its_commit_is_succeeded_soon() {
     let cluster = Cluster::start(&["--nodes", "0"]);
     Runtime::new().unwrap().block_on(async {
         let (time, record) = takeover(&cluster, Duration::from_secs(90)).await;

@@ -33,6 +33,16 @@ pub use sandbox::{Outcome, SMALL, Sandbox, up};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const POLL: Duration = Duration::from_millis(20);
 
+/// A bar for time. It is held by an optimised build on a machine that has its cores to itself; an
+/// unoptimised one among other tests gets five times as long.
+pub const fn bar(seconds: u64) -> Duration {
+    Duration::from_secs(if cfg!(debug_assertions) {
+        5 * seconds
+    } else {
+        seconds
+    })
+}
+
 /// Waits until `condition` gives a value; fails the test with `why` if that takes too long.
 #[track_caller]
 pub fn wait_for<T>(why: &str, mut condition: impl FnMut() -> Option<T>) -> T {

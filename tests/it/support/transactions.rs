@@ -11,11 +11,11 @@ use rustix::process::Signal;
 use super::extra_node::ExtraNode;
 use super::load::{Load, Op, Record};
 use super::proxy::Proxy;
-use super::{Cluster, Pid, kill, wait_until};
+use super::{Cluster, Pid, bar, kill, wait_until};
 
 /// The time for a successor. Unless its claim ends the sessions that its predecessor left, MongoDB
 /// lets the open transaction live for a minute: measured 63.9 s until the next append.
-pub const TAKEOVER_MAX: Duration = Duration::from_secs(2);
+pub const TAKEOVER_MAX: Duration = bar(2);
 
 /// How often a process may be stopped outside a transaction before the test gives up.
 const TRIES_MAX: usize = 500;
