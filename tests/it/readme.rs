@@ -209,7 +209,9 @@ impl Terminal {
     fn open(sandbox: &Sandbox, commands: &[String]) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_drumline")).parent().unwrap();
         let path = program.display();
-        let mut script = format!("stty cols 80 rows 24\nexport PATH='{path}':\"$PATH\"\n");
+        // A shell that has started a command and does not wait for it yet would die of its ^C.
+        let mut script =
+            format!("trap : INT\nstty cols 80 rows 24\nexport PATH='{path}':\"$PATH\"\n");
         for command in commands {
             // A node of a busy machine may be suspect for a moment; a reader would look again.
             if command == "drumline status" {
