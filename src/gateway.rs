@@ -258,7 +258,9 @@ impl Gateway {
             self.store.read_primary(question, known, memory),
             self.validator.tail(),
         );
-        let (found, tail) = (found?, tail.map_err(StoreError::into_failure)?);
+        // Without a majority both may fail: the look says why.
+        let tail = tail.map_err(StoreError::into_failure)?;
+        let found = found?;
         if tail.epoch > epoch {
             self.sequencer.depose(tail.epoch).await;
             return Err(Failure::NoCoordinator);

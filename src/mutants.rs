@@ -17,8 +17,8 @@ pub enum Mutant {
     InterruptedIsFailure,
     /// The reply is sent before the commit (against I4).
     ReplyBeforeCommit,
-    /// A deposed coordinator takes the later epoch for a guest's append, wherever it meets it in the
-    /// log, and goes on (against I2, I8).
+    /// A deposed coordinator takes the later epoch for a guest's append, where a batch or its look once
+    /// a second meets it, and goes on (against I2, I8).
     NoFence,
     /// A batch in doubt is put behind the log's end, whatever stands at its own position (against I5).
     PositionRecomputed,

@@ -31,8 +31,9 @@ pub fn export(history: &Path, form: Export, file: &Path) -> Result<(), CheckErro
         error,
     })?;
     let written = write(history, source, form, created);
-    if written.is_err() && file.is_file() {
-        // What is there of it reads as a history that is over.
+    let own = || file.symlink_metadata().is_ok_and(|found| found.is_file());
+    if written.is_err() && own() {
+        // Who reads it line by line would not notice that it is half of one.
         let _ = std::fs::remove_file(file);
     }
     written

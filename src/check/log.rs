@@ -108,7 +108,7 @@ impl Logged {
 pub(super) struct Log {
     pub entries: Sorter<{ Logged::WORDS }>,
     pub ends: BatchEnds,
-    /// The positions of its first document, and of its last one.
+    /// The position of its first document, and the largest one.
     pub first: u64,
     pub last: u64,
 }
@@ -131,7 +131,7 @@ pub(super) fn read(input: impl BufRead, findings: &mut Findings) -> Result<Log, 
         if tail.is_none() {
             log.first = position;
         }
-        log.last = position;
+        log.last = log.last.max(position);
         follows(tail.as_ref(), &document, findings);
         log.ends.push([last, position])?;
         for entry in &document.entries {

@@ -52,7 +52,7 @@ pub enum CheckError {
     #[error("the {0} is empty: that proves nothing")]
     Empty(&'static str),
     #[error(
-        "the log begins at position {first}, after position {position} of line {line}: print it from there (drumline log --from {position} -o jsonl)"
+        "the log begins at position {first}, after position {position} of line {line}: give all of it (drumline log -o jsonl)"
     )]
     LogTooShort {
         line: u64,

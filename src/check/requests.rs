@@ -134,7 +134,7 @@ pub(super) fn check_log(
                     found(&line, entry)?;
                 }
             }
-            (Some(line), None) => missing(&line, log.last, findings),
+            (Some(line), None) => missing(&line, log.first, log.last, findings)?,
             (None, Some(entry)) => namespaces.nobody(&entry),
             (None, None) => (),
         }
@@ -204,9 +204,21 @@ fn compare(line: &Asked, entry: &Logged, findings: &mut Findings) {
     }
 }
 
-fn missing(line: &Asked, log_last: u64, findings: &mut Findings) {
+fn missing(
+    line: &Asked,
+    log_first: u64,
+    log_last: u64,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
     if !matches!(line.end, End::Acknowledged | End::Refused) {
-        return;
+        return Ok(());
+    }
+    if line.position < log_first {
+        return Err(CheckError::LogTooShort {
+            line: line.line,
+            position: line.position,
+            first: log_first,
+        });
     }
     findings.violate(Rule::Durable, &[line.line], || {
         let behind = match line.position > log_last {
@@ -220,6 +232,7 @@ fn missing(line: &Asked, log_last: u64, findings: &mut Findings) {
             line.line, line.position, line.stamp
         )
     });
+    Ok(())
 }
 
 /// Entries of requests that are not in the history. They are wrong in a collection that the history

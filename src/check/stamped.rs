@@ -29,8 +29,6 @@ struct Intake {
     clients: Clients,
     /// The first and the last.
     stamps: Option<(u64, u64)>,
-    /// The first position, and a line that was told it.
-    first: Option<(u64, u64)>,
 }
 
 /// A write whose place is not known.
@@ -97,7 +95,6 @@ impl Intake {
             returned: Sorter::new(),
             clients: Clients::default(),
             stamps: None,
-            first: None,
         }
     }
 
@@ -183,8 +180,6 @@ impl Intake {
     ) -> Result<(), CheckError> {
         let (first, last) = self.stamps.unwrap_or((stamp, stamp));
         self.stamps = Some((first.min(stamp), last.max(stamp)));
-        let here = (position, number);
-        self.first = Some(self.first.map_or(here, |first| first.min(here)));
         let placed = Placed {
             stamp,
             read: line.is_read(),
@@ -232,20 +227,9 @@ impl Intake {
             returned,
             clients,
             stamps,
-            first,
             ..
         } = self;
         drop(clients);
-        if let Some((position, line)) = first
-            && let Some(first) = log.as_ref().map(|log| log.first)
-            && position < first
-        {
-            return Err(CheckError::LogTooShort {
-                line,
-                position,
-                first,
-            });
-        }
         let mut ends = None;
         match log {
             None => {

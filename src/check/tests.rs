@@ -290,26 +290,6 @@ fn a_log_must_reach_back_far_enough() {
 }
 
 #[test]
-fn a_log_must_reach_back_to_the_first_read_too() {
-    let mut operations = history(&RIGHT);
-    let read = operations
-        .iter_mut()
-        .find(|one| one.op == Op::Read)
-        .unwrap();
-    (read.stamp, read.position) = (Some(1), Some(1));
-    let error = with_log(&operations, &right_log()[1..]).unwrap_err();
-    let first_of_all = matches!(
-        error,
-        CheckError::LogTooShort {
-            position: 1,
-            first: 2,
-            ..
-        }
-    );
-    assert!(first_of_all, "{error}");
-}
-
-#[test]
 fn what_stands_behind_the_end_of_the_log_is_lost_or_the_log_was_printed_too_early() {
     let log = right_log();
     let findings = with_log(&history(&RIGHT), &log[..log.len() - 1]).unwrap();

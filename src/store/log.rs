@@ -21,10 +21,10 @@ pub const LOG_BYTES_MAX: usize = 4 << 20;
 
 /// How long a look with linearizable read concern takes if nothing is wrong, with some to spare.
 const LOOK_USUAL_MAX: Duration = Duration::from_millis(10);
-/// MongoDB gives up a look after this long: before the call's own end, which costs a connection.
-const LOOK_MAX: Duration = Duration::from_millis(4_500);
 /// Its note may be made only after the first time that the journal was asked for.
 const HURRIES_MAX: usize = 2;
+/// MongoDB gives up a look after this long: before the call's own end, which costs a connection.
+const LOOK_MAX: Duration = Duration::from_millis(4_500);
 
 /// The end of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,7 +253,7 @@ impl Store {
     }
 }
 
-/// A look takes long only where MongoDB waits for a majority: no request is to blame.
+/// A look is one step in an index: if it takes long, MongoDB waits for a majority or is slow itself.
 fn given_up(error: mongodb::error::Error) -> StoreError {
     let error = StoreError::from(error);
     match error.code() {

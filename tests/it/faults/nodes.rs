@@ -11,13 +11,13 @@ use super::{replica_set, turn};
 use crate::support::transactions::{freeze_inside_transaction, open_transactions};
 use crate::support::trio::{NAMES, Setup, Trio, others};
 use crate::support::under_load::{UnderLoad, first_write, insert_once};
-use crate::support::{Cluster, bar, eventually, kill, setting};
+use crate::support::{Cluster, eventually, kill, setting};
 
 /// The bars of a failover are measured in a release build on a quiet machine: see docs/figures.md. Here
-/// is some room.
-const KILLED_MAX: Duration = bar(3);
-const FROZEN_MAX: Duration = bar(5);
-const REJOINED_MAX: Duration = bar(2);
+/// is some room: less than the 10 s after which clients give up, and MongoDB elects.
+const KILLED_MAX: Duration = Duration::from_secs(9);
+const FROZEN_MAX: Duration = Duration::from_secs(9);
+const REJOINED_MAX: Duration = Duration::from_secs(9);
 /// A commit may have been on its way when the node was stopped; then its transaction is gone.
 const TRIES_MAX: usize = 20;
 
