@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bson::doc;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::hands::Hands;
 use super::reach::Reach;
 use super::scenario::Fault;
-use super::watch::{NODE_WAIT_MAX, NodeAddress};
+use super::watch::{NODE_WAIT_MAX, NodeAddress, lock};
 use super::worker::Route;
 use crate::client::{Client, Clock};
 use crate::cluster::info::ClusterInfo;
@@ -318,13 +318,13 @@ impl Site {
     /// Notes where the load is about to write: that is removed when the run ends, or the drill.
     pub fn will_write(&self, namespace: &Namespace) {
         if !self.is_throwaway() {
-            *locked(&self.written) = Some(namespace.clone());
+            *lock(&self.written) = Some(namespace.clone());
         }
     }
 
     /// Removes what the load wrote, if it may be there still.
     pub async fn remove_what_was_written(&self) -> Result<(), String> {
-        let Some(namespace) = locked(&self.written).clone() else {
+        let Some(namespace) = lock(&self.written).clone() else {
             return Ok(());
         };
         let end = Instant::now() + REMOVE_MAX;
@@ -334,13 +334,13 @@ impl Site {
             }
             sleep(WELL_POLL).await;
         }
-        *locked(&self.written) = None;
+        *lock(&self.written) = None;
         Ok(())
     }
 
     /// The same after an interrupt: what the nodes have taken in by then is still done.
     async fn remove_what_is_left(&self) -> Result<(), String> {
-        let written = locked(&self.written).clone();
+        let written = lock(&self.written).clone();
         if let Some(namespace) = written {
             self.let_nodes_finish(&namespace).await;
         }
@@ -380,13 +380,13 @@ impl Site {
 
     /// Notes that a member is about to be told to step down: it is to be let stand again.
     pub fn will_rest(&self, host: &str) {
-        *locked(&self.resting) = Some(host.to_owned());
+        *lock(&self.resting) = Some(host.to_owned());
     }
 
     /// Lets a member that has stepped down stand for election again. Otherwise the next fault may find none
     /// that may be elected.
     pub async fn let_stand_again(&self) -> Result<(), String> {
-        let Some(host) = locked(&self.resting).clone() else {
+        let Some(host) = lock(&self.resting).clone() else {
             return Ok(());
         };
         let probe = self.reach.open(&host).await;
@@ -402,7 +402,7 @@ impl Site {
                 return Err(format!("{host} may not stand again for a while: {error}"));
             }
         }
-        *locked(&self.resting) = None;
+        *lock(&self.resting) = None;
         Ok(())
     }
 
@@ -426,8 +426,4 @@ impl Site {
             false => Err(wrong.join("; ")),
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

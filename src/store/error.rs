@@ -77,11 +77,7 @@ impl StoreError {
         match self {
             Self::Refused(refusal) => Failure::ReadRefused {
                 message: match refusal.code {
-                    MAX_TIME_EXPIRED => format!(
-                        "the request ran longer than {} s, the most that one request may take: \
-                         give its filter an index, or narrow it",
-                        REQUEST_RUN_MAX.as_secs()
-                    ),
+                    MAX_TIME_EXPIRED => ran_too_long(": give its filter an index, or narrow it"),
                     _ => refusal.message,
                 },
                 code: refusal.code,
@@ -156,6 +152,14 @@ impl StoreError {
         };
         Self::from_refusal(refusal)
     }
+}
+
+/// What a request is told that MongoDB has stopped; `what_then` ends the sentence.
+pub(super) fn ran_too_long(what_then: &str) -> String {
+    format!(
+        "the request ran longer than {} s, the most that one request may take{what_then}",
+        REQUEST_RUN_MAX.as_secs()
+    )
 }
 
 /// Write errors carry no name of their code in MongoDB's reply; the frequent ones get it here.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use mongodb::Client;
-use mongodb::options::{ClientOptions, ServerAddress};
+use mongodb::options::{ClientOptions, ServerAddress, WriteConcern};
 
 use super::error::StoreError;
 use super::hello::{HelloReply, Role};
@@ -24,8 +24,6 @@ const CHECKPOINT_MAX: Duration = Duration::from_secs(20);
 const DROP_MAX: Duration = Duration::from_secs(20);
 
 const PRIMARY: &str = "primary";
-/// MongoDB's word for a collection that is not there.
-const NO_SUCH_NAMESPACE: i32 = 26;
 
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -134,17 +132,9 @@ impl Probe {
     /// Drops a collection, on a primary; there need not be one. Done when a majority of members has.
     pub async fn drop_collection(&self, namespace: &Namespace) -> Result<(), StoreError> {
         let database = self.0.database(namespace.database());
-        let command = doc! {"drop": namespace.collection(), "writeConcern": {"w": "majority"}};
-        let dropped = within(DROP_MAX, async {
-            database
-                .run_command(command)
-                .await
-                .map_err(StoreError::from)
-        });
-        match dropped.await {
-            Err(error) if error.code() != Some(NO_SUCH_NAMESPACE) => Err(error),
-            _ => Ok(()),
-        }
+        let collection = database.collection::<Document>(namespace.collection());
+        let drop = collection.drop().write_concern(WriteConcern::majority());
+        within(DROP_MAX, async { drop.await.map_err(StoreError::from) }).await
     }
 
     async fn status(&self) -> Result<Document, StoreError> {

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use super::apply::Applied;
 use super::batch::{Item, Run};
-use super::error::{MAX_TIME_EXPIRED, NOT_IN_TRANSACTION, StoreError};
+use super::error::{MAX_TIME_EXPIRED, NOT_IN_TRANSACTION, StoreError, ran_too_long};
 use super::schema::Entry;
-use crate::model::limits::{BATCH_RUN_MAX, REQUEST_RUN_MAX};
+use crate::model::limits::BATCH_RUN_MAX;
 use crate::model::request::encoded;
 use crate::model::{Namespace, NodeName, Refusal, Stamp, Write, WriteRequest};
 
@@ -267,11 +267,9 @@ fn in_plain_words(refusal: Refusal) -> Refusal {
                 .find(|end| refusal.message.is_char_boundary(*end));
             format!("{}…", &refusal.message[..end.unwrap_or(0)])
         }
-        MAX_TIME_EXPIRED => format!(
-            "the request ran longer than {} s, the most that one request may take; nothing was changed: \
-             give its filter an index, or split it",
-            REQUEST_RUN_MAX.as_secs()
-        ),
+        MAX_TIME_EXPIRED => {
+            ran_too_long("; nothing was changed: give its filter an index, or split it")
+        }
         NOT_IN_TRANSACTION => format!(
             "MongoDB cannot write this in a transaction, so Drumline cannot put it in order \
              (capped and time-series collections): {}",
