@@ -41,6 +41,21 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// A reservation of nothing yet in the same budget, for a task that the holder of this one may
+    /// not wait for.
+    pub fn beside(&self) -> Self {
+        self.budget.open()
+    }
+
+    /// Takes over what another reservation of the same budget holds.
+    pub fn absorb(&mut self, other: Self) {
+        match (&mut self.held, other.held) {
+            (Some(held), Some(more)) => held.merge(more),
+            (None, more) => self.held = more,
+            (Some(_), None) => {}
+        }
+    }
+
     /// Holds at least `bytes` from now on. It never waits: when memory is short, waiting requests
     /// would only add to it.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Failure> {

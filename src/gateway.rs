@@ -272,9 +272,11 @@ impl Gateway {
             true => self.sequencer.progress().guest,
             false => Some(tail.position),
         };
-        match guest {
-            Some(guest) if guest > found.position => {
-                self.store.read_primary(question, guest, memory).await
+        // What the client has seen already is on a majority, and so at or before this tail.
+        let seen = (found.stamp.t < clock).then_some(tail.position);
+        match guest.max(seen) {
+            Some(least) if least > found.position => {
+                self.store.read_primary(question, least, memory).await
             }
             _ => Ok(found),
         }

@@ -19,6 +19,11 @@ pub const REQUEST_RUN_MAX: Duration = Duration::from_secs(5);
 /// A batch that has run this long is cut after the request that runs, so that one slow request
 /// delays its neighbours once, not each batch they are in.
 pub const BATCH_RUN_MAX: Duration = Duration::from_millis(250);
+/// A write whose work is not known beforehand may run for so long in a batch with others. A longer
+/// one runs again, alone.
+pub const SHARED_RUN_MAX: Duration = Duration::from_millis(250);
+/// A write that runs alone may hold up the order for so long. A longer one is refused.
+pub const ALONE_RUN_MAX: Duration = Duration::from_millis(800);
 /// The most requests in one batch, which is one MongoDB transaction.
 pub const BATCH_REQUESTS_MAX: usize = 512;
 /// The most payload bytes in one batch; a larger request travels alone.
@@ -98,7 +103,15 @@ mod tests {
                 count(TOUCHED_DOCUMENTS_MAX),
             ),
             ("`_id` values in one log entry", mebibytes(KEY_BYTES_MAX)),
-            ("run of one request", seconds(REQUEST_RUN_MAX)),
+            ("run of one read", seconds(REQUEST_RUN_MAX)),
+            (
+                "run of a write that is not by `_id`, with others",
+                format!("{} ms", SHARED_RUN_MAX.as_millis()),
+            ),
+            (
+                "run of a write alone",
+                format!("{} ms", ALONE_RUN_MAX.as_millis()),
+            ),
             (
                 "run of a batch before it is cut",
                 format!("{} ms", BATCH_RUN_MAX.as_millis()),

@@ -156,8 +156,11 @@ pub fn is_exact(id: &Bson) -> bool {
     )
 }
 
-/// A value as bytes, to compare and to measure.
+/// A value as bytes, to compare and to measure. MongoDB holds a symbol and a string equal.
 pub fn encoded(value: &Bson) -> Vec<u8> {
+    if let Bson::Symbol(symbol) = value {
+        return encoded(&Bson::String(symbol.clone()));
+    }
     // A value that came from a decoded request or reply can be encoded again.
     doc! { "": value }.to_vec().unwrap_or_default()
 }
@@ -194,6 +197,33 @@ pub enum Read {
     Aggregate {
         pipeline: Vec<Document>,
     },
+}
+
+impl Read {
+    /// The `_id` of the one document that this can find, if its filter names nothing else and its
+    /// projection computes nothing: it takes one step in an index.
+    pub fn point(&self) -> Option<&Bson> {
+        let (filter, projection) = match self {
+            Self::FindOne {
+                filter, projection, ..
+            }
+            | Self::Find {
+                filter, projection, ..
+            } => (filter, projection),
+            Self::Aggregate { .. } => return None,
+        };
+        let is_flag = |value: &Bson| {
+            matches!(
+                value,
+                Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Boolean(_)
+            )
+        };
+        let mut shown = projection.iter().flat_map(Document::values);
+        let (key, value) = filter.iter().next()?;
+        let computes = matches!(value, Bson::Document(_) | Bson::RegularExpression(_));
+        let point = filter.len() == 1 && key == "_id" && !computes && shown.all(is_flag);
+        point.then_some(value)
+    }
 }
 
 /// How fresh a read must be (docs/protocol.md, I7).

@@ -4,6 +4,8 @@
 //! Never does any IO and has no clock: inputs in, outputs out. Callers are known by their tickets;
 //! reply channels stay with the task. The payload `P` is carried along unseen.
 
+mod lone;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use super::arrange::arrange;
@@ -17,7 +19,10 @@ use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
 /// commit (about 5 ms) and a request that runs again about 0.4 ms; the sum is smallest near here.
 const REDO_MAX: usize = 32;
 /// How often in a row one request may meet another program's lock before it is sent back.
-const CONFLICTS_MAX: u32 = 8;
+const CONFLICTS_MAX: u32 = 10;
+/// For so many batches after a request that ran for long, others whose work is not known beforehand
+/// run alone from the first: a client that sends one such request sends more of them.
+const WARY_BATCHES: u32 = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct InFlight<P> {
@@ -38,7 +43,14 @@ pub struct Core<P> {
     nonce: u64,
     batches: u64,
     queue: VecDeque<Slot<P>>,
+    /// Those that run alone, between two batches of the queue.
+    lone: VecDeque<Slot<P>>,
+    /// Those that met a lock and wait for a moment before they run alone.
+    resting: Vec<Slot<P>>,
     queue_bytes: usize,
+    /// The last batch was one of the lone.
+    lone_before: bool,
+    wary: u32,
     in_flight: Option<InFlight<P>>,
     /// Requests with a client's id that wait or run, by id, with their first ticket.
     by_id: BTreeMap<RequestId, Ticket>,
@@ -54,7 +66,11 @@ impl<P> Default for Core<P> {
             nonce: 0,
             batches: 0,
             queue: VecDeque::new(),
+            lone: VecDeque::new(),
+            resting: Vec::new(),
             queue_bytes: 0,
+            lone_before: false,
+            wary: 0,
             in_flight: None,
             by_id: BTreeMap::new(),
         }
@@ -74,6 +90,7 @@ impl<P: Clone> Core<P> {
             } => self.serve(epoch, tail, clock, nonce, &mut out),
             Input::Submit(submission) => self.submit(submission, &mut out),
             Input::Withdraw(ticket) => self.withdraw(ticket, &mut out),
+            Input::Rested(ticket) => self.rested(ticket, &mut out),
             Input::Ran(ran) => self.ran(ran, &mut out),
             Input::Resolved(resolved) => self.resolved(resolved, &mut out),
             Input::Looked(seen) => self.looked(&seen, &mut out),
@@ -85,7 +102,12 @@ impl<P: Clone> Core<P> {
 
     /// Whether nothing waits and nothing runs.
     pub fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.queue.is_empty()
+        self.in_flight.is_none() && self.waiting() == 0
+    }
+
+    /// How many requests wait.
+    fn waiting(&self) -> usize {
+        self.queue.len() + self.lone.len() + self.resting.len()
     }
 
     fn serve(
@@ -135,7 +157,7 @@ impl<P: Clone> Core<P> {
         if submission.clock.saturating_sub(self.clock) > CLOCK_AHEAD_MAX {
             return Some(Reject::ClockAhead);
         }
-        let full = self.queue.len() >= limits::QUEUE_REQUESTS_MAX
+        let full = self.waiting() >= limits::QUEUE_REQUESTS_MAX
             || self.queue_bytes.saturating_add(submission.bytes) > limits::QUEUE_BYTES_MAX;
         full.then_some(Reject::Full)
     }
@@ -166,17 +188,17 @@ impl<P: Clone> Core<P> {
         let running = self.in_flight.iter_mut().flat_map(|f| &mut f.batch.slots);
         running
             .chain(&mut self.queue)
+            .chain(&mut self.lone)
+            .chain(&mut self.resting)
             .find(|slot| slot.submission.ticket == first)
     }
 
     fn withdraw(&mut self, ticket: Ticket, out: &mut Vec<Output<P>>) {
-        if let Some(at) = (self.queue.iter_mut()).position(|slot| slot.withdraw(ticket)) {
-            if self.queue[at].abandoned()
-                && let Some(slot) = self.queue.remove(at)
-            {
-                self.queue_bytes -= slot.submission.bytes;
-                self.forget_id(&slot);
-            }
+        let mut waiting = (self.queue.iter_mut())
+            .chain(&mut self.lone)
+            .chain(&mut self.resting);
+        if waiting.any(|slot| slot.withdraw(ticket)) {
+            self.drop_abandoned();
             let why = Reject::Expired;
             out.push(Output::Reject { ticket, why });
             return;
@@ -192,7 +214,8 @@ impl<P: Clone> Core<P> {
         match ran {
             Ran::Committed { count } => self.settle(count, out),
             Ran::Refused { index, refusal } => self.refused(index, refusal, out),
-            Ran::Contended { index } => self.contended(index, out),
+            Ran::Contended { first, count } => self.contended(first, count, out),
+            Ran::Held { index, refusal } => self.held(index, refusal, out),
             Ran::Oversized => self.oversized(out),
             Ran::Doubt { repeated } => {
                 if let Some(flight) = &mut self.in_flight {
@@ -284,28 +307,6 @@ impl<P: Clone> Core<P> {
         self.rerun(flight, out);
     }
 
-    fn contended(&mut self, index: usize, out: &mut Vec<Output<P>>) {
-        let Some(mut flight) = self.in_flight.take() else {
-            return;
-        };
-        let Some(slot) = flight.batch.slots.get_mut(index) else {
-            self.in_flight = Some(flight);
-            return self.again(out);
-        };
-        slot.conflicts += 1;
-        if slot.conflicts <= CONFLICTS_MAX {
-            self.in_flight = Some(flight);
-            return self.again(out);
-        }
-        let slot = flight.batch.slots.remove(index);
-        self.reject(slot, Reject::Contended, out);
-        for slot in flight.batch.slots.iter_mut().skip(index) {
-            slot.refused = None;
-        }
-        flight.batch.attempt = 0;
-        self.rerun(flight, out);
-    }
-
     /// Ids of the batch are in the log from an earlier try: these requests get the stored answer,
     /// the others run again without them.
     fn looked(&mut self, seen: &[(usize, Option<Digest>)], out: &mut Vec<Output<P>>) {
@@ -379,30 +380,36 @@ impl<P: Clone> Core<P> {
     /// A guest took the position: everything of the batch is decided anew after it.
     fn rebuild(&mut self, out: &mut Vec<Output<P>>) {
         if let Some(flight) = self.in_flight.take() {
+            let alone = flight.batch.alone;
             self.requeue(flight.batch.slots);
+            if alone {
+                self.lone.extend(self.queue.pop_front());
+            }
         }
         self.turn_away(out);
         self.begin(out);
     }
 
     fn begin(&mut self, out: &mut Vec<Output<P>>) {
-        if !self.serving || self.in_flight.is_some() || self.queue.is_empty() {
+        if !self.serving || self.in_flight.is_some() {
             return;
         }
         let mut slots = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = self.queue.front() {
-            let fits = bytes + next.submission.bytes <= limits::BATCH_BYTES_MAX;
-            if slots.len() >= limits::BATCH_REQUESTS_MAX || (!fits && !slots.is_empty()) {
-                break;
-            }
-            let Some(slot) = self.queue.pop_front() else {
-                break;
-            };
-            bytes += slot.submission.bytes;
+        if self.lone_before || self.lone.is_empty() {
+            slots = self.take_shared();
+        }
+        let alone = slots.is_empty() && !self.lone.is_empty();
+        if alone && let Some(slot) = self.lone.pop_front() {
             self.queue_bytes -= slot.submission.bytes;
             slots.push(slot);
         }
+        if slots.is_empty() {
+            slots = self.take_shared();
+        }
+        if slots.is_empty() {
+            return;
+        }
+        self.lone_before = alone;
         let mut slots = arrange(slots, |slot| slot.submission.touches.as_ref());
         let mut clock = self.clock;
         for slot in &mut slots {
@@ -414,6 +421,7 @@ impl<P: Clone> Core<P> {
             epoch: self.epoch,
             id: self.next_batch_id(),
             slots,
+            alone,
             attempt: 1,
         };
         out.push(Output::Run(batch.clone()));
@@ -422,6 +430,30 @@ impl<P: Clone> Core<P> {
             redone: 0,
             repeated: false,
         });
+    }
+
+    /// Takes the requests of the next batch out of the queue.
+    fn take_shared(&mut self) -> Vec<Slot<P>> {
+        let mut slots = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.queue.front() {
+            let fits = bytes + next.submission.bytes <= limits::BATCH_BYTES_MAX;
+            if slots.len() >= limits::BATCH_REQUESTS_MAX || (!fits && !slots.is_empty()) {
+                break;
+            }
+            let Some(slot) = self.queue.pop_front() else {
+                break;
+            };
+            if self.wary > 0 && slot.submission.touches.is_none() {
+                self.lone.push_back(slot);
+                continue;
+            }
+            bytes += slot.submission.bytes;
+            self.queue_bytes -= slot.submission.bytes;
+            slots.push(slot);
+        }
+        self.wary = self.wary.saturating_sub(u32::from(!slots.is_empty()));
+        slots
     }
 
     fn depose(&mut self, out: &mut Vec<Output<P>>) {
@@ -434,7 +466,10 @@ impl<P: Clone> Core<P> {
         if self.serving {
             return;
         }
-        for slot in std::mem::take(&mut self.queue) {
+        let queued = std::mem::take(&mut self.queue).into_iter();
+        let lone = std::mem::take(&mut self.lone);
+        let resting = std::mem::take(&mut self.resting);
+        for slot in queued.chain(lone).chain(resting) {
             self.reject(slot, Reject::NotCoordinator, out);
         }
         self.queue_bytes = 0;

@@ -273,18 +273,6 @@ fn any_mix_of_refusals_takes_a_bounded_number_of_attempts() {
 }
 
 #[test]
-fn a_request_that_meets_a_lock_again_and_again_goes_back_alone() {
-    let (mut core, _) = with_batch(3);
-    for _ in 0..CONFLICTS_MAX {
-        let out = core.step(Input::Ran(Ran::Contended { index: 1 }));
-        assert_eq!(tickets(&run_of(&out)), [1, 2, 3]);
-    }
-    let out = core.step(Input::Ran(Ran::Contended { index: 1 }));
-    assert_eq!(rejects(&out), [(2, Reject::Contended)]);
-    assert_eq!(tickets(&run_of(&out)), [1, 3]);
-}
-
-#[test]
 fn a_batch_too_large_for_the_log_is_halved_and_nothing_is_left_behind() {
     let (mut core, batch) = with_batch(5);
     let out = core.step(Input::Ran(Ran::Oversized));
@@ -443,7 +431,14 @@ impl World {
                 index,
                 refusal: refusal(),
             },
-            2 => Ran::Contended { index },
+            2 => Ran::Contended {
+                first: index,
+                count: 1 + self.draw((count - index) as u64) as usize,
+            },
+            5 => Ran::Held {
+                index,
+                refusal: refusal(),
+            },
             fate => {
                 let count = if fate == 3 { index + 1 } else { count };
                 let slots = batch.slots[..count].iter();
@@ -485,9 +480,14 @@ fn schedule(seed: u64) {
     let mut core = serving();
     let mut pending = VecDeque::new();
     let mut replies: BTreeMap<Ticket, Option<Reject>> = BTreeMap::new();
+    let mut resting = VecDeque::new();
     for step in 1..400_u64 {
-        let input = match world.draw(3) {
+        let input = match world.draw(4) {
             0 => submit(step),
+            3 => match resting.pop_front() {
+                Some(ticket) => Input::Rested(ticket),
+                None => continue,
+            },
             1 if world.draw(12) == 0 => Input::Withdraw(world.draw(step) + 1),
             _ => match pending.pop_front() {
                 Some(Output::Run(batch)) => Input::Ran(world.run(&batch)),
@@ -500,6 +500,10 @@ fn schedule(seed: u64) {
                 Output::Answer { ticket, .. } => (ticket, None),
                 Output::Reject { ticket, why } => (ticket, Some(why)),
                 Output::Advanced { .. } => continue,
+                Output::Rest { ticket, .. } => {
+                    resting.push_back(ticket);
+                    continue;
+                }
                 work => {
                     pending.push_back(work);
                     assert_eq!(pending.len(), 1, "one piece of work at a time");
@@ -530,3 +534,6 @@ fn seeded_schedules_lose_double_and_reorder_nothing() {
         schedule(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     }
 }
+
+#[path = "core/lone_tests.rs"]
+mod lone;

@@ -35,6 +35,8 @@ pub enum Input<P> {
     Submit(Submission<P>),
     /// The caller of this ticket waits no longer.
     Withdraw(Ticket),
+    /// The request of this ticket has rested: another lock may be out of its way by now.
+    Rested(Ticket),
     /// The run of the batch in flight ended.
     Ran(Ran),
     /// The look at the position of the batch in flight ended.
@@ -53,8 +55,11 @@ pub enum Ran {
     Committed { count: usize },
     /// MongoDB refused this request, and with it the transaction: nothing was done.
     Refused { index: usize, refusal: Refusal },
-    /// Another program's transaction holds a document of this request: nothing was done.
-    Contended { index: usize },
+    /// Another program's lock is in the way of these requests, or of some of them: nothing was done.
+    Contended { first: usize, count: usize },
+    /// This request ran longer than its bound: nothing was done. If it was alone already, the
+    /// refusal is its answer.
+    Held { index: usize, refusal: Refusal },
     /// MongoDB does not take the batch's log document: nothing was done.
     Oversized,
     /// It is not known whether anything was done. `repeated`: a request id stands in the log.
@@ -83,6 +88,8 @@ pub enum Output<P> {
     Resolve(Batch<P>),
     /// Look which of the batch's request ids are in the log; answer with [`Input::Looked`].
     Look(Batch<P>),
+    /// Say [`Input::Rested`] with this ticket after a pause that grows with the conflicts.
+    Rest { ticket: Ticket, conflicts: u32 },
     /// Tell the caller the result of the batch's request number `index`.
     Answer {
         ticket: Ticket,
@@ -132,6 +139,8 @@ pub struct Batch<P> {
     pub epoch: Epoch,
     pub id: BatchId,
     pub slots: Vec<Slot<P>>,
+    /// It holds one request, which has met a lock or run for long: it may take longer than others.
+    pub alone: bool,
     /// How often this batch was begun, from 1. The task pauses longer before later attempts.
     pub attempt: u32,
 }

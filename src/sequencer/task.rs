@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use bson::Bson;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::arrange::Touches;
 use super::core::Core;
 use super::handle::{Command, Handle, Progress};
 use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
-use crate::model::limits::QUEUE_REQUESTS_MAX;
+use crate::model::limits::{ALONE_RUN_MAX, QUEUE_REQUESTS_MAX, SHARED_RUN_MAX};
 use crate::model::request::{encoded, is_exact};
 use crate::model::{
     BatchId, Digest, Epoch, Failure, NodeName, Outcome, RequestId, Stamp, Write, WriteRequest,
@@ -48,6 +51,7 @@ pub fn spawn(store: Store, node: NodeName, claims: mpsc::Receiver<Claimed>) -> H
         work: None,
         found: Found::Nothing,
         progress: progress_out,
+        rests: FuturesUnordered::new(),
         drains: Vec::new(),
     };
     tokio::spawn(task.run(inbox, claims));
@@ -70,6 +74,8 @@ struct Task {
     /// What the last work brought, for the replies that the core orders.
     found: Found,
     progress: watch::Sender<Progress>,
+    /// Requests that met a lock, until their pauses end.
+    rests: FuturesUnordered<BoxFuture<'static, Ticket>>,
     /// Who waits for the end of what runs.
     drains: Vec<oneshot::Sender<()>>,
 }
@@ -101,6 +107,7 @@ impl Task {
                     self.work = None;
                     self.finish(done);
                 }
+                Some(ticket) = self.rests.next() => self.step(Input::Rested(ticket)),
                 claim = claims.recv(), if self.core.is_idle() => match claim {
                     Some(claim) => self.serve(claim),
                     None => break,
@@ -198,6 +205,10 @@ impl Task {
                 let look = look(self.store.clone(), batch);
                 self.work = Some(look.map(Done::Looked).boxed());
             }
+            Output::Rest { ticket, conflicts } => {
+                let pause = Duration::from_millis(1 << conflicts.min(10));
+                self.rests.push(sleep(pause).map(move |()| ticket).boxed());
+            }
             Output::Answer {
                 ticket,
                 index,
@@ -282,7 +293,8 @@ impl Task {
                 Ran::Committed { count }
             }
             Ok(Run::Refused { index, refusal }) => Ran::Refused { index, refusal },
-            Ok(Run::Contended { index }) => Ran::Contended { index },
+            Ok(Run::Contended { first, count }) => Ran::Contended { first, count },
+            Ok(Run::Held { index, refusal }) => Ran::Held { index, refusal },
             Ok(Run::Oversized) => Ran::Oversized,
             Err(StoreError::Repeated) => Ran::Doubt { repeated: true },
             Err(error) => {
@@ -382,7 +394,7 @@ async fn run_batch(
     pause_before(&store, batch.attempt).await;
     if batch.attempt >= PATIENCE_ATTEMPTS {
         warn!(position = %batch.position, attempt = batch.attempt, "a batch runs again and again");
-        if let Err(error) = store.end_guests().await {
+        if let Err(error) = store.end_guests(session.ids()).await {
             warn!(%error, "cannot end the sessions of commands that died");
         }
     }
@@ -397,7 +409,11 @@ async fn run_batch(
     if batch.attempt > 1 {
         debug!(position = %batch.position, attempt = batch.attempt, "a batch runs again");
     }
-    let ran = session.run(place, &items).await;
+    let bound = match batch.alone {
+        true => ALONE_RUN_MAX,
+        false => SHARED_RUN_MAX,
+    };
+    let ran = session.run(place, &items, bound).await;
     (session, ran)
 }
 

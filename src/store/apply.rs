@@ -4,7 +4,7 @@
 //! Each document that a request touches gets the request's stamp in the same transaction. The
 //! counts in the answer are those of the client's own change: setting the stamp does not count.
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 
 use super::batch::Session;
 use super::error::StoreError;
@@ -131,7 +131,7 @@ impl Target<'_> {
                 false => Ok(untouched()),
             };
         };
-        let keys = keys_of(&found);
+        let keys = vec![key_of(before)?];
         let modified = !same_content(before, &replacement);
         let statement = doc! { "q": narrowed(filter, &keys), "u": replacement };
         self.run_updates(vec![statement]).await?;
@@ -186,15 +186,11 @@ impl Target<'_> {
     async fn find_keys(&mut self, filter: &Document, many: bool) -> Result<Vec<Bson>, StoreError> {
         let limit = if many { TOUCHED_DOCUMENTS_MAX + 1 } else { 1 };
         let found = self.find(filter, doc! {"_id": 1}, limit).await?;
-        let bytes: usize = found
-            .iter()
-            .filter_map(|d| d.to_vec().ok())
-            .map(|v| v.len())
-            .sum();
+        let bytes: usize = found.iter().map(|key| key.as_bytes().len()).sum();
         if found.len() > TOUCHED_DOCUMENTS_MAX || bytes > KEY_BYTES_MAX {
             return Err(StoreError::Refused(too_many_keys()));
         }
-        Ok(keys_of(&found))
+        found.iter().map(|key| key_of(key)).collect()
     }
 
     async fn find(
@@ -202,10 +198,12 @@ impl Target<'_> {
         filter: &Document,
         projection: Document,
         limit: usize,
-    ) -> Result<Vec<Document>, StoreError> {
-        let (session, namespace) = (&mut *self.session, self.namespace);
-        let (found, _) = find(session, namespace, filter.clone(), projection, limit).await?;
-        Ok(found)
+    ) -> Result<Vec<RawDocumentBuf>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let query = self
+            .session
+            .query(self.namespace, filter.clone(), projection, limit);
+        query.await
     }
 
     async fn run_updates(&mut self, statements: Vec<Document>) -> Result<Updates, StoreError> {
@@ -244,54 +242,24 @@ impl Updates {
     }
 }
 
-/// The documents that a filter with as many keys as results finds; `None` if they do not fit into
-/// one reply.
-pub async fn find_all(
-    session: &mut Session,
-    namespace: &Namespace,
-    filter: Document,
-    projection: Document,
-) -> Result<Option<Vec<Document>>, StoreError> {
-    let (found, complete) = find(
-        session,
-        namespace,
-        filter,
-        projection,
-        TOUCHED_DOCUMENTS_MAX,
-    )
-    .await?;
-    Ok(complete.then_some(found))
-}
-
-/// The first documents that a filter finds, and whether the reply had room for all up to `limit`.
-async fn find(
-    session: &mut Session,
-    namespace: &Namespace,
-    filter: Document,
-    projection: Document,
-    limit: usize,
-) -> Result<(Vec<Document>, bool), StoreError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let command = doc! {
-        "find": namespace.collection(),
-        "filter": filter,
-        "projection": projection,
-        "limit": limit,
-        "batchSize": limit,
+/// The `_id` of a stored document. What is not text cannot be named in an answer or in the log.
+pub fn key_of(document: &RawDocument) -> Result<Bson, StoreError> {
+    let id = match document.get("_id") {
+        Ok(Some(id)) => Bson::try_from(id).ok(),
+        Ok(None) => Some(Bson::Null),
+        Err(_) => None,
     };
-    let mut reply = session.statement(namespace.database(), command).await?;
-    let damaged = || StoreError::Damaged("a find without a cursor".into());
-    let cursor = reply.get_document_mut("cursor").map_err(|_| damaged())?;
-    // A cursor that stays open ends with the transaction.
-    let complete = cursor.get_i64("id").is_ok_and(|id| id == 0);
-    let Some(Bson::Array(batch)) = cursor.remove("firstBatch") else {
-        return Err(damaged());
-    };
-    let document = |value| match value {
-        Bson::Document(document) => Some(document),
-        _ => None,
-    };
-    Ok((batch.into_iter().filter_map(document).collect(), complete))
+    id.ok_or_else(|| {
+        StoreError::Refused(Refusal {
+            code: 0,
+            name: "UnreadableKey".into(),
+            message:
+                "the _id of a document that the request matches is not valid UTF-8, so Drumline \
+                      cannot name it; nothing was changed: give that document another _id by \
+                      another program"
+                    .into(),
+        })
+    })
 }
 
 fn too_many_keys() -> Refusal {
@@ -378,16 +346,28 @@ fn stamped_update(update: &Update, stamp: &Stamp) -> Bson {
     }
 }
 
-/// Whether a replacement leaves the client's fields as they were.
-pub fn same_content(before: &Document, after: &Document) -> bool {
-    let content = |document: &Document| {
-        let own = |key: &str| key != STAMP_FIELD && key != "_id";
-        let fields = document.iter().filter(|(key, _)| own(key));
-        fields
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect::<Vec<_>>()
+/// Whether a replacement leaves the client's fields as they were, byte for byte.
+pub fn same_content(before: &RawDocument, after: &Document) -> bool {
+    let Ok(after) = RawDocumentBuf::try_from(after) else {
+        return false;
     };
-    content(before) == content(after)
+    match (content(before), content(&after)) {
+        (Some(before), Some(after)) => before.as_bytes() == after.as_bytes(),
+        // Text that is not UTF-8 equals none that a client can send.
+        _ => false,
+    }
+}
+
+/// A document without its `_id` and its stamp; `None` if it holds text that is not UTF-8.
+fn content(document: &RawDocument) -> Option<RawDocumentBuf> {
+    let mut content = RawDocumentBuf::new();
+    for field in document.iter() {
+        let (key, value) = field.ok()?;
+        if key != STAMP_FIELD && key != "_id" {
+            content.append(key, value);
+        }
+    }
+    Some(content)
 }
 
 #[cfg(test)]

@@ -127,9 +127,8 @@ impl Store {
 
     /// What the user of the connection string may not do of what helps, as MongoDB calls it.
     pub async fn missing_rights(&self) -> Result<Vec<&'static str>, StoreError> {
-        let admin = self.client.database("admin");
-        let status = admin.run_command(doc! {"connectionStatus": 1, "showPrivileges": true});
-        let status = self.bounded(async { status.await.map_err(StoreError::from) });
+        let status = doc! {"connectionStatus": 1, "showPrivileges": true};
+        let status = self.run(&self.vital, "admin", status);
         Ok(missing_rights(&status.await?))
     }
 
@@ -195,7 +194,7 @@ impl Store {
     async fn ask_member(&self, host: &str, command: Document) -> Result<Document, StoreError> {
         let address = ServerAddress::parse(host)
             .map_err(|_| StoreError::Damaged(format!("{host} is no member's address")))?;
-        within(COMMAND_MAX, run(&self.aside, &address, command)).await
+        within(COMMAND_MAX, run(&self.vital, &address, command)).await
     }
 }
 

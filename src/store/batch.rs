@@ -1,23 +1,33 @@
 //! One batch as one transaction: the requests' changes and the log document, or nothing.
 
-use bson::{Bson, Document, doc};
-use mongodb::ClientSession;
-use mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT;
+use std::time::Duration;
+
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::error::{Error as DriverError, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 use mongodb::options::{ReadConcern, WriteConcern};
-use tokio::time::timeout;
+use mongodb::{Client, ClientSession};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::merged;
 use super::schema::{DATABASE, Entry, LOG, LogDocument};
-use super::work::{Fault, Merging, Work};
-use super::{CALL_MAX, Store};
+use super::work::{Fault, Merging, Step, Work};
+use super::{CALL_MAX, ORDER_CALLS_MAX, Store, work};
 use crate::model::limits::REQUEST_RUN_MAX;
 use crate::model::{BatchId, Epoch, Namespace, Position, Refusal, WriteRequest};
 use crate::mutants::{self, Mutant};
 
 /// How often a commit of unknown result is sent again before the position is looked at instead.
 const COMMIT_TRIES_MAX: u32 = 3;
+
+/// How many sessions a claim names: so many calls may be left without an end before more are noted.
+const SESSIONS: usize = 8;
+/// How much longer than its bound a request is waited for: MongoDB looks at the clock now and then.
+const HELD_GRACE: Duration = Duration::from_millis(250);
+/// MongoDB takes 0 for no bound.
+const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// A request with its place in the batch.
 #[derive(Debug, Clone)]
@@ -44,50 +54,108 @@ pub enum Run {
     Committed(Vec<Entry>),
     /// Nothing was done, because of this request.
     Refused { index: usize, refusal: Refusal },
-    /// Nothing was done: another program's transaction holds a document of this request.
-    Contended { index: usize },
+    /// Nothing was done: another program's lock is in the way of these requests, or of some of them.
+    Contended { first: usize, count: usize },
+    /// Nothing was done, and nothing will be: this request ran longer than its bound.
+    Held { index: usize, refusal: Refusal },
     /// Nothing was done: MongoDB does not take the log document of so many requests.
     Oversized,
 }
 
-/// The session in which a coordinator writes: its id stands in the claim, so that a successor can
-/// end whatever it left open.
+/// The sessions in which a coordinator writes, one at a time. Their ids stand in the claim, so that a
+/// successor can end whatever they left open. Where a call does not come back its session is left,
+/// and the next one takes its place.
 #[derive(Debug)]
 pub struct Session {
-    inner: ClientSession,
     store: Store,
+    /// All of them, as MongoDB knows them.
+    ids: Vec<Bson>,
+    current: Option<Homing>,
+    spares: mpsc::Receiver<ClientSession>,
+    home: mpsc::Sender<ClientSession>,
     open: bool,
+    /// The session that was left while it committed: its end is to be made sure of.
+    committing: Option<Bson>,
+    /// When the request that runs alone in a command has had its time.
+    until: Option<Instant>,
     /// Set while inserts meet ids that are taken: then it is worth looking for them first.
     pub(super) careful: bool,
     /// Whether the look found one in this batch.
     pub(super) duplicates: bool,
 }
 
+/// A driver's session that goes back among the spare ones if nobody takes it out.
+#[derive(Debug)]
+struct Homing {
+    session: Option<ClientSession>,
+    home: mpsc::Sender<ClientSession>,
+}
+
+impl Drop for Homing {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            // There is room for all, unless their owner is gone.
+            let _ = self.home.try_send(session);
+        }
+    }
+}
+
 impl Store {
-    /// A session for batches.
+    /// Sessions for batches.
     pub async fn batch_session(&self) -> Result<Session, StoreError> {
+        let (home, spares) = mpsc::channel(ORDER_CALLS_MAX);
+        let mut ids = Vec::with_capacity(SESSIONS);
+        for _ in 0..SESSIONS {
+            let session = self.plain_session().await?;
+            ids.push(id_of(&session));
+            let _ = home.try_send(session); // there is room
+        }
         Ok(Session {
-            inner: self.session(false).await?,
             store: self.clone(),
+            ids,
+            current: None,
+            spares,
+            home,
             open: false,
+            committing: None,
+            until: None,
             careful: false,
             duplicates: false,
         })
     }
 }
 
+/// The session's id (`lsid`) as MongoDB knows it.
+fn id_of(session: &ClientSession) -> Bson {
+    session.id().get("id").cloned().unwrap_or(Bson::Null)
+}
+
 impl Session {
-    /// The session's id (`lsid`) as MongoDB knows it.
-    pub fn id(&self) -> Bson {
-        self.inner.id().get("id").cloned().unwrap_or(Bson::Null)
+    /// The ids of all its sessions.
+    pub fn ids(&self) -> &[Bson] {
+        &self.ids
+    }
+
+    /// The id of the session that writes now.
+    fn id(&self) -> Bson {
+        let session = self.current.as_ref().and_then(|now| now.session.as_ref());
+        session.map_or(Bson::Null, id_of)
     }
 
     /// Runs the batch and commits it with majority. An error means that nothing is known about it;
     /// [`Store::resolve`] finds out.
-    pub async fn run(&mut self, place: Place, items: &[Item<'_>]) -> Result<Run, StoreError> {
-        let ran = match self.try_run(place, items, Merging::Neighbours).await {
+    ///
+    /// A request whose effect is not known beforehand (any but an insert or one by `_id`) may run for
+    /// `bound`; a longer one gives [`Run::Held`].
+    pub async fn run(
+        &mut self,
+        place: Place,
+        items: &[Item<'_>],
+        bound: Duration,
+    ) -> Result<Run, StoreError> {
+        let ran = match self.try_run(place, items, Merging::Neighbours, bound).await {
             // Nothing was done. One command a request tells what a command for many did not.
-            Err(Fault::Ambiguous) => self.try_run(place, items, Merging::Nothing).await,
+            Err(Fault::Ambiguous) => self.try_run(place, items, Merging::Nothing, bound).await,
             ran => ran,
         };
         ran.map_err(|fault| match fault {
@@ -101,8 +169,10 @@ impl Session {
         place: Place,
         items: &[Item<'_>],
         merging: Merging,
+        bound: Duration,
     ) -> Result<Run, Fault> {
-        let ran = self.transact(place, items, merging).await;
+        let ran = self.transact(place, items, merging, bound).await;
+        self.until = None;
         if self.open {
             self.abort().await;
         }
@@ -114,6 +184,7 @@ impl Session {
         place: Place,
         items: &[Item<'_>],
         merging: Merging,
+        bound: Duration,
     ) -> Result<Run, Fault> {
         self.begin().await?;
         self.duplicates = false;
@@ -121,15 +192,21 @@ impl Session {
         let collated = |namespace: &Namespace| self.store.is_collated(namespace);
         let mut work = Work::new(items, merging, collated);
         while let Some(step) = work.next_step() {
+            self.until = matches!(step, Step::One(_)).then(|| Instant::now() + bound);
             match merged::run(self, &step, items, &node).await {
                 Ok(applied) => work.done(&step, applied),
                 Err(error) => {
+                    if let (Step::One(index), true) = (&step, error.error.is_late()) {
+                        let (index, refusal) = (*index, work::ran_too_long_in_order(bound));
+                        return Ok(Run::Held { index, refusal });
+                    }
                     let verdict = error.verdict(&step);
                     self.careful |= matches!(&verdict, Ok(Run::Refused { refusal, .. }) if refusal.code == DUPLICATE_KEY);
                     return verdict;
                 }
             }
         }
+        self.until = None;
         self.careful = self.duplicates;
         let entries = work.into_entries();
         match self.insert_log(place, &entries).await {
@@ -150,14 +227,24 @@ impl Session {
         }
     }
 
-    /// Ends every earlier transaction of this session for good. A commit that was sent and never
+    /// Ends every earlier transaction of these sessions for good. A commit that was sent and never
     /// answered may still lie in a socket of a primary that was frozen; a newer transaction on the
     /// same session makes the server refuse it. Only after this does an empty position stay empty.
+    ///
+    /// A transaction whose commit was never sent needs no burial: nobody will commit it. A session
+    /// that was left in its commit is killed: its transaction is aborted then, or has committed, and
+    /// a commit that comes later finds none.
     pub async fn bury(&mut self) -> Result<(), StoreError> {
+        if let Some(left) = self.committing.clone() {
+            self.store.end_sessions(vec![left]).await?;
+            self.committing = None;
+        }
         self.begin().await?;
         let nothing = doc! { "find": LOG, "filter": {"_id": 0}, "limit": 1 };
         let buried = self.command(DATABASE, nothing).await;
-        self.abort().await;
+        if self.open {
+            self.abort().await;
+        }
         buried.map(drop)
     }
 
@@ -179,29 +266,162 @@ impl Session {
         database: &str,
         mut command: Document,
     ) -> Result<Document, StoreError> {
-        let time_ms = i64::try_from(REQUEST_RUN_MAX.as_millis()).unwrap_or(i64::MAX);
+        let left = self.time_left();
+        // MongoDB takes 0 for no bound.
+        let time_ms = i64::try_from(left.as_millis().max(1)).unwrap_or(i64::MAX);
         command.insert("maxTimeMS", time_ms);
-        let database = self.store.client.database(database);
-        // The server ends a statement that is merely slow; this bound is for one that is gone.
-        let time = REQUEST_RUN_MAX + CALL_MAX;
-        let call = database.run_command(command).session(&mut self.inner);
-        let call = async { call.await.map_err(StoreError::from) };
-        self.store.primary.bounded(time, call).await
+        let database = database.to_owned();
+        // The server ends a statement that is merely slow; this bound is for one that is gone, or
+        // in an expression that MongoDB does not interrupt.
+        let time = left + self.grace();
+        let run = |client: Client, mut session: ClientSession| async move {
+            let database = client.database(&database);
+            let command = database.run_command(command);
+            let reply = command.session(&mut session).await;
+            (session, reply)
+        };
+        self.on_session(time, run).await
+    }
+
+    /// Reads all that a query finds, in the form that MongoDB stores.
+    pub(super) async fn query(
+        &mut self,
+        namespace: &Namespace,
+        filter: Document,
+        projection: Document,
+        limit: i64,
+    ) -> Result<Vec<RawDocumentBuf>, StoreError> {
+        let left = self.time_left();
+        let namespace = namespace.clone();
+        let batch = u32::try_from(limit).unwrap_or(u32::MAX);
+        let run = move |client: Client, mut session: ClientSession| async move {
+            let database = client.database(namespace.database());
+            let collection = database.collection::<RawDocumentBuf>(namespace.collection());
+            let find = collection.find(filter).projection(projection).limit(limit);
+            let find = find.batch_size(batch).max_time(left.max(LEAST_TIME));
+            let found = async {
+                let mut cursor = find.session(&mut session).await?;
+                let mut found = Vec::new();
+                while cursor.advance(&mut session).await? {
+                    found.push(cursor.current().to_owned());
+                }
+                Ok(found)
+            };
+            let found = found.await;
+            (session, found)
+        };
+        let time = left + self.grace();
+        self.on_session(time, run).await
+    }
+
+    fn time_left(&self) -> Duration {
+        self.until.map_or(REQUEST_RUN_MAX, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+
+    fn grace(&self) -> Duration {
+        match self.until {
+            Some(_) => HELD_GRACE,
+            None => CALL_MAX,
+        }
+    }
+
+    /// Makes a call on the current session. If it does not come back in time, or another member
+    /// becomes primary, the session is left to it, and killed.
+    async fn on_session<T, F>(
+        &mut self,
+        time: Duration,
+        call: impl FnOnce(Client, ClientSession) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = (ClientSession, Result<T, DriverError>)> + Send + 'static,
+    {
+        let taken = self.current.take().and_then(|mut now| now.session.take());
+        let Some(session) = taken else {
+            return Err(StoreError::Unavailable("the transaction was left".into()));
+        };
+        let id = id_of(&session);
+        let home = self.home.clone();
+        let make = |client: Client| {
+            let call = call(client, session);
+            async move {
+                let (session, result) = call.await;
+                let session = Some(session);
+                Ok::<_, StoreError>((Homing { session, home }, result))
+            }
+        };
+        let called = self.store.order.call(time, make);
+        match self.store.primary.lasting(called).await {
+            Ok(Ok((session, result))) => {
+                self.current = Some(session);
+                result.map_err(StoreError::from)
+            }
+            Ok(Err(error)) | Err(error) => {
+                self.leave(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the server end what the session runs, and lets its locks go. Nobody waits for that.
+    fn leave(&mut self, id: Bson) {
+        self.open = false;
+        debug!(session = %id, "a session is left");
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store.end_sessions(vec![id]).await {
+                debug!(%error, "a session that was left is not ended yet");
+            }
+        });
+    }
+
+    /// Has a session at hand that no call is using.
+    async fn have_session(&mut self) -> Result<(), StoreError> {
+        if self.current.is_some() {
+            return Ok(());
+        }
+        let session = match self.spares.try_recv() {
+            Ok(spare) => spare,
+            Err(_) => self.another_session().await?,
+        };
+        let session = Some(session);
+        let home = self.home.clone();
+        self.current = Some(Homing { session, home });
+        // One that comes back from a call that was left may have its transaction open still.
+        self.abort().await;
+        match self.current {
+            Some(_) => Ok(()),
+            None => Err(StoreError::TimedOut(CALL_MAX)),
+        }
+    }
+
+    /// One more session than the claim names: noted where a successor finds it too.
+    async fn another_session(&mut self) -> Result<ClientSession, StoreError> {
+        let session = self.store.plain_session().await?;
+        let id = id_of(&session);
+        self.store.note_sessions(std::slice::from_ref(&id)).await?;
+        self.ids.push(id);
+        Ok(session)
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
+        self.have_session().await?;
         if mutants::active(Mutant::ReplyBeforeCommit) {
             self.commit().await.ok(); // the batch before, if there was one
         }
-        let start = self
-            .inner
-            .start_transaction()
-            .read_concern(ReadConcern::snapshot())
-            .write_concern(match mutants::active(Mutant::OneMemberAcknowledges) {
-                true => WriteConcern::nodes(1),
-                false => WriteConcern::majority(),
-            });
-        super::within(CALL_MAX, async { start.await.map_err(StoreError::from) }).await?;
+        let concern = match mutants::active(Mutant::OneMemberAcknowledges) {
+            true => WriteConcern::nodes(1),
+            false => WriteConcern::majority(),
+        };
+        let start = |_, mut session: ClientSession| async move {
+            let start = session.start_transaction();
+            let start = start.read_concern(ReadConcern::snapshot());
+            let started = start.write_concern(concern).await;
+            (session, started)
+        };
+        self.on_session(CALL_MAX, start).await?;
         self.open = true;
         Ok(())
     }
@@ -242,31 +462,44 @@ impl Session {
         let mut tries = 0;
         loop {
             tries += 1;
-            let commit = timeout(CALL_MAX, async { self.inner.commit_transaction().await });
-            match self.store.primary.lasting(commit).await? {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if mutants::active(Mutant::InterruptedIsFailure) => {
+            let id = self.id();
+            let commit = |_, mut session: ClientSession| async move {
+                let committed = session.commit_transaction().await;
+                // Only the driver's own error tells whether the outcome is known.
+                (session, Ok(committed))
+            };
+            let committed = match self.on_session(CALL_MAX, commit).await {
+                Ok(committed) => committed,
+                Err(error) => {
+                    self.committing = Some(id);
+                    return Err(error);
+                }
+            };
+            match committed {
+                Ok(()) => return Ok(()),
+                Err(error) if mutants::active(Mutant::InterruptedIsFailure) => {
                     return Err(StoreError::taking_interruption_for_refusal(error));
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     let unknown = error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT);
                     if !unknown || tries >= COMMIT_TRIES_MAX {
                         return Err(error.into());
                     }
                 }
-                Err(_) if tries >= COMMIT_TRIES_MAX => return Err(StoreError::TimedOut(CALL_MAX)),
-                Err(_) => {}
             }
         }
     }
 
     /// Gives the locks back now instead of when the transaction's life ends. If this does not get
-    /// through, the next transaction of this session ends the open one on the server.
+    /// through, the session is left and killed.
     async fn abort(&mut self) {
         self.open = false;
-        let abort = timeout(CALL_MAX, async { self.inner.abort_transaction().await });
-        if !matches!(self.store.primary.lasting(abort).await, Ok(Ok(_))) {
-            debug!("an abort was not answered");
+        let abort = |_, mut session: ClientSession| async move {
+            let aborted = session.abort_transaction().await;
+            (session, aborted)
+        };
+        if let Err(error) = self.on_session(CALL_MAX, abort).await {
+            debug!(%error, "an abort was not answered");
         }
     }
 }

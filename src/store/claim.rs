@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
-use mongodb::options::{ReadConcern, WriteConcern};
+use mongodb::Client;
+use mongodb::options::ReadConcern;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -11,7 +12,7 @@ use super::batch::{Session, first_write_error};
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::log::Tail;
 use super::schema::{DATABASE, GUESTS, LOG, LogDocument, NODES};
-use super::{Store, within};
+use super::{Store, log_of, within};
 use crate::model::{BatchId, Epoch, NodeName, Position, Tenure};
 use crate::mutants::{self, Mutant};
 
@@ -96,27 +97,24 @@ impl Store {
     }
 
     async fn life(&self, tenure: &Tenure) -> Result<Option<i64>, StoreError> {
-        let nodes = self.client.database(DATABASE).collection::<Document>(NODES);
-        let find = nodes
-            .find_one(doc! {"_id": tenure.node.as_str(), "epoch": tenure.epoch.0})
-            .read_concern(ReadConcern::local());
-        let found = find.await?;
+        let of = doc! {"_id": tenure.node.as_str(), "epoch": tenure.epoch.0};
+        let find = |client: Client| async move {
+            let nodes = client.database(DATABASE).collection::<Document>(NODES);
+            let find = nodes.find_one(of).read_concern(ReadConcern::local());
+            find.await
+        };
+        let found = self.vital.call(SIGN_MAX, find).await?;
         Ok(found.and_then(|document| document.get_i64("count").ok()))
     }
 
     /// Shows those who cannot hear this coordinator that it lives. The primary alone has to know.
     pub async fn show_life(&self, epoch: Epoch, count: i64) -> Result<(), StoreError> {
-        let nodes = self.client.database(DATABASE).collection::<Document>(NODES);
-        let update = nodes
-            .update_one(
-                doc! {"_id": self.node.as_str()},
-                doc! {"$set": {"epoch": epoch.0, "count": count, "at": bson::DateTime::now()}},
-            )
-            .upsert(true)
-            .write_concern(WriteConcern::nodes(1));
-        within(SIGN_MAX, async { update.await.map_err(StoreError::from) })
-            .await
-            .map(drop)
+        let sign = doc! {"$set": {"epoch": epoch.0, "count": count, "at": bson::DateTime::now()}};
+        let sign = doc! { "q": {"_id": self.node.as_str()}, "u": sign, "upsert": true };
+        let update = doc! { "update": NODES, "updates": [sign], "writeConcern": {"w": 1} };
+        let show =
+            |client: Client| async move { client.database(DATABASE).run_command(update).await };
+        self.vital.call(SIGN_MAX, show).await.map(drop)
     }
 
     /// Becomes coordinator: ends what the last one left open, then appends a claim with the epoch
@@ -129,7 +127,7 @@ impl Store {
         let batch = BatchId::fresh();
         loop {
             self.end_sessions_of(over).await?;
-            self.end_guests().await?;
+            self.end_guests(&[]).await?;
             let tail = self.tail_with(ReadConcern::majority()).await?;
             if tail.epoch > over {
                 return self.superseded().await;
@@ -205,18 +203,11 @@ impl Store {
         let time_ms = i64::try_from(CLAIM_WAIT_MAX.as_millis()).unwrap_or(i64::MAX);
         let command = doc! {
             "insert": LOG,
-            "documents": [claim.to_bson(Bson::Array(vec![session.id()]))],
+            "documents": [claim.to_bson(Bson::Array(session.ids().to_vec()))],
             "maxTimeMS": time_ms,
             "writeConcern": {"w": "majority"},
         };
-        let database = self.client.database(DATABASE);
-        let call = async {
-            database
-                .run_command(command)
-                .await
-                .map_err(StoreError::from)
-        };
-        let reply = self.bounded(call).await?;
+        let reply = self.run(&self.order, DATABASE, command).await?;
         if let Some(error) = first_write_error(&reply) {
             return Err(StoreError::from_write_error(error));
         }
@@ -229,14 +220,14 @@ impl Store {
     }
 
     async fn last_claim(&self) -> Result<Option<Document>, StoreError> {
-        let find = self
-            .log
-            .find_one(doc! {"kind": "claim"})
-            .sort(doc! {"epoch": -1})
-            .projection(doc! {"epoch": 1, "node": 1, "lsid": 1})
-            .read_concern(ReadConcern::majority());
-        self.bounded(async { find.await.map_err(StoreError::from) })
-            .await
+        let find = |client: Client| async move {
+            let log = log_of(&client);
+            let find = log.find_one(doc! {"kind": "claim"});
+            let find = find.sort(doc! {"epoch": -1});
+            let find = find.projection(doc! {"epoch": 1, "node": 1, "lsid": 1});
+            find.read_concern(ReadConcern::majority()).await
+        };
+        self.bounded(&self.looks, find).await
     }
 
     /// A coordinator that was killed or frozen inside a transaction leaves its locks on the primary
@@ -252,42 +243,35 @@ impl Store {
     }
 
     /// Ends the transactions of commands without a server that may have died inside them. One that
-    /// lives tries again.
-    pub async fn end_guests(&self) -> Result<(), StoreError> {
-        let guests = self
-            .client
-            .database(DATABASE)
-            .collection::<Document>(GUESTS);
-        let ids = self
-            .bounded(async {
-                let mut found = guests.find(doc! {}).await?;
-                let mut ids = Vec::new();
-                while found.advance().await? {
-                    ids.extend(found.deserialize_current()?.remove("_id"));
-                }
-                Ok(ids)
-            })
-            .await?;
+    /// lives tries again. `except` are the sessions of the caller.
+    pub async fn end_guests(&self, except: &[Bson]) -> Result<(), StoreError> {
+        let find = |client: Client| async move {
+            let guests = client.database(DATABASE).collection::<Document>(GUESTS);
+            let mut found = guests.find(doc! {}).await?;
+            let mut ids = Vec::new();
+            while found.advance().await? {
+                ids.extend(found.deserialize_current()?.remove("_id"));
+            }
+            Ok::<_, mongodb::error::Error>(ids)
+        };
+        let mut ids = self.bounded(&self.order, find).await?;
+        ids.retain(|id| !except.contains(id));
         if ids.is_empty() {
             return Ok(());
         }
         self.end_sessions(ids.clone()).await?;
-        let delete = guests.delete_many(doc! {"_id": {"$in": ids}});
-        self.bounded(async { delete.await.map_err(StoreError::from) })
-            .await
-            .map(drop)
+        let these = doc! { "q": {"_id": {"$in": ids}}, "limit": 0 };
+        let delete = doc! { "delete": GUESTS, "deletes": [these] };
+        self.run(&self.order, DATABASE, delete).await.map(drop)
     }
 
-    async fn end_sessions(&self, ids: Vec<Bson>) -> Result<(), StoreError> {
+    pub(super) async fn end_sessions(&self, ids: Vec<Bson>) -> Result<(), StoreError> {
         if mutants::active(Mutant::SessionsLeftOpen) {
             return Ok(());
         }
         let ids: Vec<_> = ids.into_iter().map(|id| doc! { "id": id }).collect();
-        let database = self.client.database("admin");
-        let kill = database.run_command(doc! { "killSessions": ids });
-        self.bounded(async { kill.await.map_err(StoreError::from) })
-            .await
-            .map(drop)
+        let kill = doc! { "killSessions": ids };
+        self.run(&self.order, "admin", kill).await.map(drop)
     }
 }
 

@@ -28,6 +28,9 @@ pub enum StoreError {
     /// The unique index over request ids refused: a request of this batch is in the log.
     #[error("a request id stands in the log already")]
     Repeated,
+    /// Too many calls of this kind wait already, or none ended in time. Nothing was begun.
+    #[error("{0}: too many run and wait at the moment")]
+    Crowded(&'static str),
     /// No answer in time. Whether a write took effect is unknown.
     #[error("MongoDB did not answer within {0:?}")]
     TimedOut(Duration),
@@ -39,14 +42,16 @@ pub enum StoreError {
 /// Codes of a server whose role or state changed: the request itself may be fine.
 /// (NotWritablePrimary, its variants, interruptions such as that by killSessions, shutdowns, network
 /// and time-out codes.)
-const STATE_CODES: [i32; 23] = [
-    6, 7, 24, 46, 64, 89, 91, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107, 11600,
-    11601, 11602, 13435, 13436,
+const STATE_CODES: [i32; 22] = [
+    6, 7, 46, 64, 89, 91, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107, 11600, 11601,
+    11602, 13435, 13436,
 ];
 /// For a user who may not do what is asked.
 pub(super) const UNAUTHORIZED: i32 = 13;
 const INTERRUPTED: i32 = 11602;
-const WRITE_CONFLICT: i32 = 112;
+/// WriteConflict and LockTimeout: another transaction has written a document, or another operation
+/// has locked a collection, or waits for its lock.
+const IN_THE_WAY: [i32; 2] = [112, 24];
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const ILLEGAL_OPERATION: i32 = 20;
 pub(super) const NOT_IN_TRANSACTION: i32 = 263;
@@ -72,6 +77,11 @@ impl StoreError {
         }
     }
 
+    /// It had its time, and MongoDB stopped it, or has not answered since.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::TimedOut(_)) || self.code() == Some(MAX_TIME_EXPIRED)
+    }
+
     /// The public form, for a call that changed nothing when it failed.
     pub fn into_failure(self) -> Failure {
         match self {
@@ -84,6 +94,7 @@ impl StoreError {
                 name: refusal.name,
             },
             Self::TimedOut(_) => Failure::Unavailable("it did not answer in time".into()),
+            Self::Crowded(_) => Failure::Busy,
             Self::Contended => Failure::Unavailable("a document is locked".into()),
             Self::Unavailable(_) => Failure::Unavailable("no primary, or no connection".into()),
             Self::ConnectionString(_) | Self::Repeated | Self::Damaged(_) => {
@@ -103,7 +114,7 @@ impl From<StoreError> for Failure {
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         match refusal_of(&error) {
-            Some(refusal) if refusal.code == WRITE_CONFLICT => return Self::Contended,
+            Some(refusal) if IN_THE_WAY.contains(&refusal.code) => return Self::Contended,
             Some(refusal) if for_capped(&refusal) => return Self::from_refusal(refusal),
             _ => {}
         }
@@ -134,7 +145,7 @@ impl StoreError {
                 ..refusal
             });
         }
-        if refusal.code == WRITE_CONFLICT {
+        if IN_THE_WAY.contains(&refusal.code) {
             return Self::Contended;
         }
         if STATE_CODES.contains(&refusal.code) {

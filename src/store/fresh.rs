@@ -14,7 +14,7 @@ use super::{Store, within};
 use crate::budget::Reservation;
 use crate::model::limits::CAUSAL_WAIT_MAX;
 use crate::model::order::CLOCK_AHEAD_MAX;
-use crate::model::{Documents, Failure, Position};
+use crate::model::{Documents, Failure, Position, Read};
 use crate::mutants::{self, Mutant};
 
 /// The pause before a snapshot that was too old is taken again. A secondary has an acknowledged
@@ -36,7 +36,7 @@ impl Store {
     ) -> Result<Documents, Failure> {
         let mut pause = PAUSE;
         loop {
-            match self.snapshot(None).await? {
+            match self.snapshot(question.read, None).await? {
                 Some(snapshot) if snapshot.tail.position >= least => {
                     return self.read_in(snapshot, question, memory).await;
                 }
@@ -58,7 +58,7 @@ impl Store {
         let deadline = Instant::now() + CAUSAL_WAIT_MAX;
         let mut search = Search::new(clock);
         loop {
-            let fresh = timeout_at(deadline, self.fresh_snapshot(&mut search)).await;
+            let fresh = timeout_at(deadline, self.fresh_snapshot(question.read, &mut search)).await;
             let (member, snapshot) = fresh.map_err(|_| search.late())??;
             tokio::select! {
                 result = self.read_in(snapshot, question, memory) => match result {
@@ -74,6 +74,7 @@ impl Store {
 
     async fn fresh_snapshot(
         &self,
+        read: &Read,
         search: &mut Search,
     ) -> Result<(ServerAddress, Snapshot), Failure> {
         loop {
@@ -82,7 +83,7 @@ impl Store {
                 search.rest().await;
                 continue;
             };
-            match within(ANSWER_MAX, self.snapshot(Some(&member))).await {
+            match within(ANSWER_MAX, self.snapshot(read, Some(&member))).await {
                 Ok(Some(snapshot)) if search.accepts(&snapshot.tail)? => {
                     return Ok((member, snapshot));
                 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bson::doc;
+use bson::{Bson, doc};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
@@ -14,7 +14,7 @@ use super::log::{Standing, Tail};
 use super::read::Question;
 use super::schema::{DATABASE, Entry, GUESTS};
 use crate::budget::Budget;
-use crate::model::limits::{IN_FLIGHT_BYTES_MAX, REQUEST_WAIT_MAX};
+use crate::model::limits::{IN_FLIGHT_BYTES_MAX, REQUEST_RUN_MAX, REQUEST_WAIT_MAX};
 use crate::model::order::CLOCK_AHEAD_MAX;
 use crate::model::{
     BatchId, Consistency, Documents, Epoch, Failure, Namespace, NodeName, Outcome, Position, Read,
@@ -114,9 +114,9 @@ impl Guest {
                 stamp: tail.clock.max(request.clock) + 1,
                 refused: here.as_ref().map(|(_, refusal)| refusal),
             };
-            match session.run(place, &[item]).await {
+            match session.run(place, &[item], REQUEST_RUN_MAX).await {
                 Ok(Run::Committed(entries)) => return self.outcome(place.position, entries),
-                Ok(Run::Refused { refusal, .. }) => {
+                Ok(Run::Refused { refusal, .. } | Run::Held { refusal, .. }) => {
                     refused = Some((place.position, refusal));
                     continue;
                 }
@@ -184,23 +184,23 @@ impl Guest {
     /// Notes the session among the guests before it may hold locks, so that a coordinator can end
     /// it if this process dies. Before each attempt: a coordinator that ended it took the note away.
     async fn register(&self, session: &Session) -> Result<(), StoreError> {
-        let database = self.store.client.database(DATABASE);
-        let at = doc! { "$set": {"at": bson::DateTime::now()} };
-        let note = doc! { "q": {"_id": session.id()}, "u": at, "upsert": true };
-        let update = doc! { "update": GUESTS, "updates": [note] };
-        self.store
-            .bounded(async { database.run_command(update).await.map_err(StoreError::from) })
-            .await?;
-        Ok(())
+        self.store.note_sessions(session.ids()).await
     }
 
     async fn unregister(&self, session: &Session) -> Result<(), StoreError> {
-        let database = self.store.client.database(DATABASE);
-        let delete =
-            doc! { "delete": GUESTS, "deletes": [{"q": {"_id": session.id()}, "limit": 1}] };
-        self.store
-            .bounded(async { database.run_command(delete).await.map_err(StoreError::from) })
-            .await?;
-        Ok(())
+        let delete = doc! { "delete": GUESTS, "deletes": [{"q": {"_id": {"$in": session.ids()}}, "limit": 0}] };
+        let store = &self.store;
+        store.run(&store.order, DATABASE, delete).await.map(drop)
+    }
+}
+
+impl Store {
+    /// Notes sessions that no claim names and that may hold locks.
+    pub(super) async fn note_sessions(&self, ids: &[Bson]) -> Result<(), StoreError> {
+        let at = doc! { "$set": {"at": bson::DateTime::now()} };
+        let notes = ids.iter();
+        let notes = notes.map(|id| doc! { "q": {"_id": id}, "u": &at, "upsert": true });
+        let update = doc! { "update": GUESTS, "updates": notes.collect::<Vec<_>>() };
+        self.run(&self.order, DATABASE, update).await.map(drop)
     }
 }

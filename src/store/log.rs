@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
-use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
+use mongodb::Client;
+use mongodb::options::ReadConcern;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::Store;
 use super::batch::{Place, Session};
 use super::error::{MAX_TIME_EXPIRED, StoreError};
 use super::schema::{DATABASE, Entry, LogDocument, NODES, stamp};
+use super::{Store, log_of};
 use crate::model::{Epoch, NodeName, Outcome, Position, RequestId};
 use crate::mutants::{self, Mutant};
 
@@ -138,27 +139,23 @@ impl Store {
 
     /// A write that finds nothing to write waits for the journal all the same.
     async fn write_journal(&self) -> Result<(), StoreError> {
-        let nodes = self.client.database(DATABASE).collection::<Document>(NODES);
-        let journaled = WriteConcern::builder()
-            .w(Acknowledgment::Nodes(1))
-            .journal(true);
-        let update = nodes
-            .update_one(doc! {"_id": Bson::Null}, doc! {"$unset": {"none": ""}})
-            .write_concern(journaled.build());
-        self.bounded(async { update.await.map_err(StoreError::from) })
-            .await
-            .map(drop)
+        let nothing = doc! { "q": {"_id": Bson::Null}, "u": {"$unset": {"none": ""}} };
+        let update = doc! {
+            "update": NODES,
+            "updates": [nothing],
+            "writeConcern": {"w": 1, "j": true},
+        };
+        self.run(&self.looks, DATABASE, update).await.map(drop)
     }
 
     pub(super) async fn tail_with(&self, concern: ReadConcern) -> Result<Tail, StoreError> {
-        let find = self
-            .log
-            .find_one(doc! {})
-            .sort(doc! {"_id": -1})
-            .projection(Tail::projection())
-            .max_time(LOOK_MAX)
-            .read_concern(concern);
-        let last = self.bounded(async { find.await.map_err(given_up) }).await?;
+        let find = |client: Client| async move {
+            let log = log_of(&client);
+            let find = log.find_one(doc! {}).sort(doc! {"_id": -1});
+            let find = find.projection(Tail::projection()).max_time(LOOK_MAX);
+            find.read_concern(concern).await.map_err(given_up)
+        };
+        let last = self.bounded(&self.looks, find).await?;
         Tail::of(last.as_ref())
     }
 
@@ -190,66 +187,64 @@ impl Store {
 
     /// The document at a position, with linearizable read concern.
     pub(super) async fn at(&self, position: Position) -> Result<Option<LogDocument>, StoreError> {
-        let find = self
-            .log
-            .find_one(doc! {"_id": position.0})
-            .max_time(LOOK_MAX)
-            .read_concern(ReadConcern::linearizable());
-        let found = self.bounded(async { find.await.map_err(given_up) });
-        let found = self.hurried(found).await?;
+        let find = move |client: Client| async move {
+            let log = log_of(&client);
+            let find = log.find_one(doc! {"_id": position.0});
+            let find = find.max_time(LOOK_MAX);
+            let found = find.read_concern(ReadConcern::linearizable()).await;
+            found.map_err(given_up)
+        };
+        let found = self.hurried(self.bounded(&self.order, find)).await?;
         found.as_ref().map(LogDocument::from_bson).transpose()
     }
 
     /// Which of these request ids are in the log, and with what answer. Only ids that clients gave
     /// are found.
     pub async fn seen(&self, ids: &[&RequestId]) -> Result<Vec<Seen>, StoreError> {
-        let ids: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
-        let mut seen = Vec::new();
-        let find = self
-            .log
-            .find(doc! {"ids": {"$in": &ids}})
-            .projection(only_entries_of(&ids))
-            .read_concern(ReadConcern::majority());
-        self.bounded(async {
-            let mut found = find.await?;
+        let ids: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let look = |client: Client| async move {
+            let log = log_of(&client);
+            let find = log.find(doc! {"ids": {"$in": &ids}});
+            let find = find.projection(only_entries_of(&ids));
+            let mut found = find.read_concern(ReadConcern::majority()).await?;
+            let mut seen = Vec::new();
             while found.advance().await? {
                 let document = LogDocument::from_bson(&found.deserialize_current()?)?;
                 let entries = document.entries.into_iter();
-                let wanted =
-                    |entry: &Entry| entry.digest.is_some() && ids.contains(&entry.id.as_str());
+                let wanted = |entry: &Entry| {
+                    entry.digest.is_some() && ids.iter().any(|id| id == entry.id.as_str())
+                };
                 seen.extend(entries.filter(wanted).map(|entry| Seen {
                     position: document.position,
                     node: document.node.clone(),
                     entry,
                 }));
             }
-            Ok(())
-        })
-        .await?;
-        Ok(seen)
+            Ok::<_, StoreError>(seen)
+        };
+        self.bounded(&self.order, look).await
     }
 
     /// The log's documents as they are stored, from a position on: at most `limit` of them, at most
     /// [`LOG_DOCUMENTS_MAX`], and no more after [`LOG_BYTES_MAX`]; one at least, if there is one.
     /// Only what a majority holds.
     pub async fn log_from(&self, from: Position, limit: i64) -> Result<Vec<Document>, StoreError> {
-        let find = self
-            .log
-            .find(doc! {"_id": {"$gte": from.0}})
-            .sort(doc! {"_id": 1})
-            .limit(limit.clamp(1, LOG_DOCUMENTS_MAX))
-            .read_concern(ReadConcern::majority());
-        self.bounded(async {
-            let mut found = find.await?;
+        let look = move |client: Client| async move {
+            let log = log_of(&client);
+            let find = log.find(doc! {"_id": {"$gte": from.0}});
+            let find = find
+                .sort(doc! {"_id": 1})
+                .limit(limit.clamp(1, LOG_DOCUMENTS_MAX));
+            let mut found = find.read_concern(ReadConcern::majority()).await?;
             let mut documents = Vec::new();
             let mut bytes = 0;
             while bytes < LOG_BYTES_MAX && found.advance().await? {
                 bytes += found.current().as_bytes().len();
                 documents.push(found.deserialize_current()?);
             }
-            Ok(documents)
-        })
-        .await
+            Ok::<_, mongodb::error::Error>(documents)
+        };
+        self.bounded(&self.log_reads, look).await
     }
 }
 
@@ -263,7 +258,7 @@ fn given_up(error: mongodb::error::Error) -> StoreError {
 }
 
 /// A log document with the entries of these ids alone: its others may be many.
-fn only_entries_of(ids: &[&str]) -> Document {
+fn only_entries_of(ids: &[String]) -> Document {
     let wanted = doc! { "$in": ["$$this.id", {"$literal": ids}] };
     let entries = doc! { "$filter": {"input": "$entries", "cond": wanted} };
     doc! {

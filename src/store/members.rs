@@ -12,13 +12,16 @@ use mongodb::{Client, ServerType};
 use tracing::info;
 
 use super::error::UNAUTHORIZED;
+use super::gate::Gate;
 use super::hello::{HelloReply, Role};
 use super::log::Tail;
 use super::nearest::only;
 use super::topology::Seen;
-use super::{Store, StoreError, within};
+use super::{Store, StoreError, log_of, within};
 use crate::model::limits::MEMBER_LOOK_MAX;
 
+/// How long a member may take for a short command.
+const MEMBER_CALL_MAX: Duration = Duration::from_secs(2);
 /// The state of a member that does not answer.
 const DOWN: &str = "down";
 
@@ -98,7 +101,7 @@ impl Store {
     }
 
     async fn ask_once(&self, address: &ServerAddress) -> Result<Answer, StoreError> {
-        let status = match run(&self.client, address, doc! {"replSetGetStatus": 1}).await {
+        let status = match run(&self.vital, address, doc! {"replSetGetStatus": 1}).await {
             Ok(status) => Some(status),
             Err(error) if error.code() == Some(UNAUTHORIZED) => {
                 self.tell_unauthorized();
@@ -108,7 +111,7 @@ impl Store {
         };
         // The connection is open by now: this is the round trip alone.
         let begun = Instant::now();
-        let hello = run(&self.client, address, doc! {"hello": 1}).await?;
+        let hello = run(&self.vital, address, doc! {"hello": 1}).await?;
         Ok(Answer::read(
             HelloReply(&hello),
             status.as_ref(),
@@ -128,29 +131,31 @@ impl Store {
     /// primary a secondary tells it, which may be behind.
     pub async fn recent_tail(&self) -> Result<Tail, StoreError> {
         let anyone = ReadPreference::PrimaryPreferred { options: None };
-        let find = self
-            .log
-            .find_one(doc! {})
-            .sort(doc! {"_id": -1})
-            .projection(Tail::projection())
-            .read_concern(ReadConcern::majority())
-            .selection_criteria(SelectionCriteria::ReadPreference(anyone));
-        let last = within(MEMBER_LOOK_MAX, async {
-            find.await.map_err(StoreError::from)
-        });
+        let find = |client: Client| async move {
+            let log = log_of(&client);
+            let find = log.find_one(doc! {}).sort(doc! {"_id": -1});
+            let find = find.projection(Tail::projection());
+            let find = find.read_concern(ReadConcern::majority());
+            find.selection_criteria(SelectionCriteria::ReadPreference(anyone))
+                .await
+        };
+        let last = self.vital.call(MEMBER_LOOK_MAX, find);
         Tail::of(last.await?.as_ref())
     }
 }
 
-/// Sends a command to this member.
+/// Sends a command to this member, and waits for its reply for at most [`MEMBER_CALL_MAX`].
 pub(super) async fn run(
-    client: &Client,
+    gate: &Gate,
     address: &ServerAddress,
     command: Document,
 ) -> Result<Document, StoreError> {
-    let admin = client.database("admin");
-    let command = admin.run_command(command).selection_criteria(only(address));
-    command.await.map_err(StoreError::from)
+    let only = only(address);
+    let call = |client: Client| async move {
+        let admin = client.database("admin");
+        admin.run_command(command).selection_criteria(only).await
+    };
+    gate.call(MEMBER_CALL_MAX, call).await
 }
 
 /// Members that the driver knows and sends nothing to.

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 
 use super::apply::{self, Applied, Updates, stamped, update_bson};
 use super::batch::{Item, Session, first_write_error};
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::schema::STAMP_FIELD;
 use super::work::{Step, StepError, stamp_of};
+use crate::model::limits::TOUCHED_DOCUMENTS_MAX;
 use crate::model::request::encoded;
 use crate::model::{Answer, Namespace, NodeName, Refusal, Stamp, Update, Write};
 
@@ -108,7 +109,7 @@ impl Many<'_> {
             });
         let ids: Vec<_> = documents.flat_map(|own| apply::keys_of(own)).collect();
         let found = self.find_ids(&ids, doc! {"_id": 1}).await?;
-        Ok(found.map(|found| found.into_keys().collect()))
+        Ok(Some(found.into_keys().collect()))
     }
 
     /// All the clients' updates, then all the stamps: so the sums tell the clients' part.
@@ -218,28 +219,30 @@ impl Many<'_> {
     async fn existing(
         &mut self,
         projection: Document,
-    ) -> Result<BTreeMap<Vec<u8>, Document>, StepError> {
+    ) -> Result<BTreeMap<Vec<u8>, RawDocumentBuf>, StepError> {
         let ids = self
             .items
             .iter()
             .filter_map(|item| item.request.write.point());
         let ids: Vec<_> = ids.cloned().collect();
-        self.find_ids(&ids, projection).await?.ok_or_else(ambiguous)
+        self.find_ids(&ids, projection).await
     }
 
-    /// The documents with these ids, by their encoded `_id`; `None` if one reply cannot hold them.
+    /// The documents with these ids, by their encoded `_id`.
     async fn find_ids(
         &mut self,
         ids: &[Bson],
         projection: Document,
-    ) -> Result<Option<BTreeMap<Vec<u8>, Document>>, StepError> {
-        let filter = apply::by_keys(ids);
-        let found = apply::find_all(self.session, self.namespace, filter, projection).await?;
-        let by_id = |document: Document| {
-            let id = document.get("_id").map(encoded)?;
-            Some((id, document))
-        };
-        Ok(found.map(|found| found.into_iter().filter_map(by_id).collect()))
+    ) -> Result<BTreeMap<Vec<u8>, RawDocumentBuf>, StepError> {
+        let limit = i64::try_from(TOUCHED_DOCUMENTS_MAX).unwrap_or(i64::MAX);
+        let query = self
+            .session
+            .query(self.namespace, apply::by_keys(ids), projection, limit);
+        let mut by_id = BTreeMap::new();
+        for document in query.await? {
+            by_id.insert(encoded(&apply::key_of(&document)?), document);
+        }
+        Ok(by_id)
     }
 
     /// A request touched its document if its answer says that there is one.

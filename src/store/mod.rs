@@ -10,6 +10,7 @@ mod claim;
 mod direct;
 mod error;
 mod fresh;
+mod gate;
 mod guest;
 mod hello;
 mod log;
@@ -23,6 +24,7 @@ mod topology;
 mod work;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use mongodb::{Client, ClientSession, Collection};
 use tokio::time::timeout;
 
 use crate::model::{Failure, Namespace, NodeName};
+use gate::Gate;
 use nearest::Nearest;
 
 pub use assist::{Greeting, Members, Outlook, STATE_CHANGE, Sight};
@@ -55,19 +58,50 @@ const MEMBER_HEARTBEAT: Duration = Duration::from_secs(1);
 /// How many known collections are remembered; past that the memory is begun anew.
 const KNOWN_COLLECTIONS_MAX: usize = 10_000;
 
+/// How many calls may run at the same time, a kind. What keeps the order going (batches, claims, looks)
+/// has connections that no read can take. Among them are calls that were left and have not come to
+/// their end: MongoDB does not interrupt every expression.
+const ORDER_CALLS_MAX: usize = 80;
+/// Looks at the log's tail, which reads share, and what else is asked beside the order.
+const LOOK_CALLS_MAX: usize = 8;
+/// Collections that are met for the first time.
+const COLLECTION_CALLS_MAX: usize = 8;
+/// Signs of life and of health.
+const VITAL_CALLS_MAX: usize = 32;
+/// Reads of one document by its `_id`.
+const POINT_READS_MAX: usize = 64;
+/// All other reads. A slow one waits behind other reads.
+const QUERIES_MAX: usize = 32;
+/// Reads of the log by clients.
+const LOG_READS_MAX: usize = 4;
+
 /// The replica set behind a node. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Store {
-    client: Client,
-    /// For short commands to members.
-    aside: Client,
-    log: Collection<Document>,
+pub struct Store(Arc<Shared>);
+
+#[derive(Debug)]
+pub struct Shared {
+    order: Gate,
+    looks: Gate,
+    collections: Gate,
+    vital: Gate,
+    points: Gate,
+    queries: Gate,
+    log_reads: Gate,
     node: NodeName,
     members: members::Members,
     nearest: Nearest,
     primary: topology::Primary,
     /// The collections met before, and whether they have a collation.
-    known: Arc<Mutex<BTreeMap<Namespace, bool>>>,
+    known: Mutex<BTreeMap<Namespace, bool>>,
+}
+
+impl Deref for Store {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl Store {
@@ -87,44 +121,50 @@ impl Store {
         options.selection_criteria = None;
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(WriteConcern::majority());
-        // Requests that wait for a connection must not make the members look silent.
-        let aside =
-            Client::with_options(options.clone()).map_err(StoreError::from_connection_string)?;
+        // Requests that wait for a connection must not make the members look silent, nor keep the
+        // order waiting: three drivers.
+        let vital = Gate::open(
+            options.clone(),
+            "signs of life",
+            VITAL_CALLS_MAX,
+            VITAL_CALLS_MAX,
+        )?;
+        let reads = POINT_READS_MAX + LOG_READS_MAX;
+        let queries = Gate::open(options.clone(), "reads", QUERIES_MAX, reads)?;
         let seen = topology::follow(&mut options);
-        let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
-        let primary = topology::Primary::of(&client, &seen);
-        let log = client.database(schema::DATABASE).collection(schema::LOG);
-        Ok(Self {
-            client,
-            aside,
-            log,
+        let others = LOOK_CALLS_MAX + COLLECTION_CALLS_MAX;
+        let order = Gate::open(options, "the order", ORDER_CALLS_MAX, others)?;
+        let looks = order.share("looks at the log", LOOK_CALLS_MAX);
+        let primary = topology::Primary::of(&looks, &seen);
+        Ok(Self(Arc::new(Shared {
+            collections: order.share("new collections", COLLECTION_CALLS_MAX),
+            looks,
+            order,
+            vital,
+            points: queries.share("reads by _id", POINT_READS_MAX),
+            log_reads: queries.share("reads of the log", LOG_READS_MAX),
+            queries,
             node,
             members: members::Members::new(seen.clone()),
             nearest: Nearest::new(seen),
             primary,
-            known: Arc::default(),
-        })
+            known: Mutex::default(),
+        })))
     }
 
     /// Makes sure that the log exists with its indexes. Safe to call at any time, from any node.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         self.create(schema::DATABASE, schema::LOG).await?;
-        let database = self.client.database(schema::DATABASE);
-        self.bounded(async {
-            // The create command makes an index outside any batch. It is built at once: the log is
-            // empty or has the index already.
-            let indexes = doc! {
-                "createIndexes": schema::LOG,
-                "indexes": schema::indexes(),
-                "writeConcern": {"w": "majority"},
-            };
-            database
-                .run_command(indexes)
-                .await
-                .map_err(StoreError::from)
-        })
-        .await
-        .map(drop)
+        // The create command makes an index outside any batch. It is built at once: the log is
+        // empty or has the index already.
+        let indexes = doc! {
+            "createIndexes": schema::LOG,
+            "indexes": schema::indexes(),
+            "writeConcern": {"w": "majority"},
+        };
+        self.run(&self.order, schema::DATABASE, indexes)
+            .await
+            .map(drop)
     }
 
     /// Gets to know a collection before a batch writes to it, and creates it if documents are to be
@@ -157,10 +197,8 @@ impl Store {
 
     /// Whether the collection has a collation; `None` if there is no such collection.
     async fn look_for_collation(&self, namespace: &Namespace) -> Result<Option<bool>, StoreError> {
-        let database = self.client.database(namespace.database());
         let list = doc! { "listCollections": 1, "filter": {"name": namespace.collection()} };
-        let reply =
-            self.bounded(async { database.run_command(list).await.map_err(StoreError::from) });
+        let reply = self.run(&self.collections, namespace.database(), list);
         let reply = reply.await?;
         let batch = reply.get_document("cursor").ok();
         let batch = batch.and_then(|cursor| cursor.get_array("firstBatch").ok());
@@ -178,22 +216,39 @@ impl Store {
     async fn create(&self, database: &str, collection: &str) -> Result<(), StoreError> {
         const NAMESPACE_EXISTS: i32 = 48;
         let create = doc! { "create": collection, "writeConcern": {"w": "majority"} };
-        let database = self.client.database(database);
-        match self
-            .bounded(async { database.run_command(create).await.map_err(StoreError::from) })
-            .await
-        {
+        match self.run(&self.collections, database, create).await {
             Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),
             other => other.map(drop),
         }
     }
 
-    /// Bounds a call to the primary by [`CALL_MAX`], and by that primary's tenure.
-    async fn bounded<T>(
+    /// Makes a call to the primary. The wait for it ends after [`CALL_MAX`], or when another member
+    /// becomes primary; the call itself comes to its own end.
+    async fn bounded<T, E, F>(
         &self,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.primary.bounded(CALL_MAX, call).await
+        gate: &Gate,
+        call: impl FnOnce(Client) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        E: Into<StoreError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.primary.lasting(gate.call(CALL_MAX, call)).await?
+    }
+
+    /// Runs a command on the primary, in the bounds of [`Self::bounded`].
+    async fn run(
+        &self,
+        gate: &Gate,
+        database: &str,
+        command: Document,
+    ) -> Result<Document, StoreError> {
+        let database = database.to_owned();
+        let call = move |client: Client| async move {
+            client.database(&database).run_command(command).await
+        };
+        self.bounded(gate, call).await
     }
 
     /// Waits before a call is made again; no longer than until a member becomes primary.
@@ -201,17 +256,21 @@ impl Store {
         let _ = timeout(time, self.primary.next()).await;
     }
 
-    async fn session(&self, snapshot: bool) -> Result<ClientSession, StoreError> {
-        let start = self.client.start_session();
-        let start = match snapshot {
-            true => start.snapshot(true),
-            false => start.causal_consistency(false),
-        };
-        within(CALL_MAX, async { start.await.map_err(StoreError::from) }).await
+    /// A session for batches.
+    async fn plain_session(&self) -> Result<ClientSession, StoreError> {
+        let start =
+            |client: Client| async move { client.start_session().causal_consistency(false).await };
+        self.order.call(CALL_MAX, start).await
     }
 }
 
-/// Bounds a call to MongoDB. After the time it is not known whether the call took effect.
+/// The log's collection.
+fn log_of(client: &Client) -> Collection<Document> {
+    client.database(schema::DATABASE).collection(schema::LOG)
+}
+
+/// Bounds a wait for calls to MongoDB, which come to their own ends (see [`gate`]). After the time it
+/// is not known whether they took effect.
 async fn within<T>(
     time: Duration,
     call: impl Future<Output = Result<T, StoreError>>,

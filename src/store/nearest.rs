@@ -8,12 +8,12 @@ use std::time::Duration;
 use bson::doc;
 use futures_util::future::select_ok;
 use mongodb::options::{SelectionCriteria, ServerAddress};
-use mongodb::{ServerInfo, ServerType};
+use mongodb::{Client, ServerInfo, ServerType};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Store;
 use super::error::StoreError;
 use super::topology::Seen;
-use super::{Store, within};
 
 /// How long a member may be silent before another one is asked.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -105,13 +105,13 @@ impl Store {
     }
 
     async fn ping(&self, member: &ServerAddress) -> Result<(), StoreError> {
-        let database = self.client.database("admin");
-        let ping = database
-            .run_command(doc! {"ping": 1})
-            .selection_criteria(only(member));
-        within(ANSWER_MAX, async { ping.await.map_err(StoreError::from) })
-            .await
-            .map(drop)
+        let only = only(member);
+        let ping = |client: Client| async move {
+            let admin = client.database("admin");
+            let ping = admin.run_command(doc! {"ping": 1});
+            ping.selection_criteria(only).await
+        };
+        self.vital.call(ANSWER_MAX, ping).await.map(drop)
     }
 }
 

@@ -4,24 +4,30 @@
 //! document: that names the point. Data that a failover could roll back is never seen.
 //! Whether the point is late enough is decided in `fresh`.
 
+use std::time::Duration;
+
 use bson::{Document, doc};
 use mongodb::action::{Action as _, FindOne};
+use mongodb::error::Error as DriverError;
 use mongodb::options::{
     AggregateOptions, FindOptions, ReadConcern, SelectionCriteria, ServerAddress,
 };
-use mongodb::{ClientSession, SessionCursor};
-use tokio::time::timeout;
+use mongodb::{Client, ClientSession, SessionCursor};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::error::{NOT_IN_TRANSACTION, StoreError};
+use super::gate::{Gate, Place};
 use super::log::Tail;
 use super::nearest::only;
 use super::schema::stamp;
-use super::{Store, within};
+use super::{CALL_MAX, Store, log_of};
 use crate::budget::Reservation;
 use crate::model::limits::{FIND_DOCUMENTS_MAX, REPLY_BYTES_MAX, REQUEST_RUN_MAX};
 use crate::model::{Documents, Failure, Namespace, Read, policy};
 use crate::mutants::{self, Mutant};
 
+/// How long a read waits for a place behind others.
+const PLACE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A decoded document takes about this many times its bytes.
 const MEMORY_PER_BYTE: usize = 3;
 
@@ -35,6 +41,7 @@ pub struct Question<'a> {
 /// A snapshot of one member, and the point of the serial order at which it lies.
 #[derive(Debug)]
 pub(super) struct Snapshot {
+    place: Place,
     session: ClientSession,
     /// `None` for the primary, whichever member that is.
     member: Option<ServerAddress>,
@@ -45,59 +52,84 @@ impl Store {
     /// Takes a snapshot of this member, else of the primary; `None` if it holds no log yet.
     pub(super) async fn snapshot(
         &self,
+        read: &Read,
         member: Option<&ServerAddress>,
     ) -> Result<Option<Snapshot>, StoreError> {
+        let place = self.gate_of(read).place(PLACE_WAIT_MAX).await?;
         let local = mutants::active(Mutant::LocalReads);
-        let mut session = self.session(!local).await?;
-        let find = self
-            .log
-            .find_one(doc! {})
-            .sort(doc! {"_id": -1})
-            .projection(Tail::projection())
-            .read_concern(ReadConcern::snapshot())
-            .optional(member.map(only), FindOne::selection_criteria)
-            .optional(local.then(ReadConcern::local), FindOne::read_concern)
-            .session(&mut session);
-        let find = Box::pin(async { find.await.map_err(StoreError::from) });
-        let found = match member {
-            Some(_) => within(super::CALL_MAX, find).await,
-            None => self.bounded(find).await,
+        let at = member.map(only);
+        let look = move |client: Client| async move {
+            let start = client.start_session();
+            let mut session = match local {
+                true => start.causal_consistency(false).await?,
+                false => start.snapshot(true).await?,
+            };
+            let log = log_of(&client);
+            let find = log.find_one(doc! {}).sort(doc! {"_id": -1});
+            let last = find
+                .projection(Tail::projection())
+                .read_concern(ReadConcern::snapshot())
+                .optional(at, FindOne::selection_criteria)
+                .optional(local.then(ReadConcern::local), FindOne::read_concern)
+                .session(&mut session)
+                .await?;
+            Ok::<_, DriverError>((session, last))
         };
-        let Some(last) = found? else {
+        let looked = place.call(CALL_MAX, look);
+        let (session, last) = match member {
+            Some(_) => looked.await?,
+            None => self.primary.lasting(looked).await??,
+        };
+        let Some(last) = last else {
             return Ok(None);
         };
         Ok(Some(Snapshot {
+            place,
             session,
             member: member.cloned(),
             tail: Tail::from_bson(&last)?,
         }))
     }
 
+    /// Reads of one document by its `_id` are short, and have places that no query can take.
+    fn gate_of(&self, read: &Read) -> &Gate {
+        match read.point().is_some() {
+            true => &self.points,
+            false => &self.queries,
+        }
+    }
+
     /// Runs a read in a snapshot.
     pub(super) async fn read_in(
         &self,
-        mut snapshot: Snapshot,
+        snapshot: Snapshot,
         question: Question<'_>,
         memory: &mut Reservation,
     ) -> Result<Documents, Failure> {
-        let member = snapshot.member.as_ref();
+        let Snapshot {
+            place,
+            session,
+            member,
+            tail,
+        } = snapshot;
         let documents = if describes(question.read) {
-            let place = Place::outside(member, ReadConcern::local());
-            self.outside_snapshot(question, place, memory).await?
+            let site = Site::outside(member.as_ref(), ReadConcern::local());
+            self.collect(&place, None, question, site, memory).await?
         } else {
-            let session = &mut snapshot.session;
-            let collected = self.collect(session, question, Place::inside(member), memory);
-            match collected.await {
+            let site = Site::inside(member.as_ref());
+            match self
+                .collect(&place, Some(session), question, site, memory)
+                .await
+            {
                 // A capped collection has no snapshots. A linearizable read, which is the primary's,
                 // that begins after the snapshot was taken is never older than it.
                 Err(Failure::ReadRefused { code, .. }) if code == NOT_IN_TRANSACTION => {
-                    let place = Place::outside(None, ReadConcern::linearizable());
-                    self.outside_snapshot(question, place, memory).await?
+                    let site = Site::outside(None, ReadConcern::linearizable());
+                    self.collect(&place, None, question, site, memory).await?
                 }
                 collected => collected?,
             }
         };
-        let tail = snapshot.tail;
         let node = tail
             .node
             .ok_or_else(|| StoreError::Damaged("the last document has no node".into()))?;
@@ -108,98 +140,102 @@ impl Store {
         })
     }
 
-    async fn outside_snapshot(
-        &self,
-        question: Question<'_>,
-        place: Place,
-        memory: &mut Reservation,
-    ) -> Result<Vec<Document>, Failure> {
-        let mut plain = self.session(false).await?;
-        self.collect(&mut plain, question, place, memory).await
-    }
-
+    /// Runs a query and reads its result, in this session or in a plain one. A caller that leaves
+    /// leaves the query too: it ends with the batch of documents that it is at.
     async fn collect(
         &self,
-        session: &mut ClientSession,
+        place: &Place,
+        session: Option<ClientSession>,
         question: Question<'_>,
-        place: Place,
+        site: Site,
         memory: &mut Reservation,
     ) -> Result<Vec<Document>, Failure> {
         // The server ends a query that is merely slow; the bound outside is for one that is gone.
-        let time = REQUEST_RUN_MAX + super::CALL_MAX;
-        let at_primary = place.member.is_none();
-        let reading = async {
-            let cursor = self.open(session, question, place).await?;
-            drain(cursor, session, memory).await
+        let time = REQUEST_RUN_MAX + CALL_MAX;
+        let at_primary = site.member.is_none();
+        let (namespace, read) = (question.namespace.clone(), question.read.clone());
+        let mut held = memory.beside();
+        let (reader, left) = oneshot::channel::<()>();
+        let query = move |client: Client| async move {
+            let mut session = match session {
+                Some(session) => session,
+                None => client.start_session().causal_consistency(false).await?,
+            };
+            let cursor = open(&client, &mut session, &namespace, &read, site).await?;
+            let drained = drain(cursor, &mut session, &mut held, left).await?;
+            Ok::<_, StoreError>(drained.map(|documents| (documents, held)))
         };
-        let reading = timeout(time, Box::pin(reading));
+        let query = place.call(time, query);
         let read = match at_primary {
-            true => self.primary.lasting(reading).await?,
-            false => reading.await,
+            true => self.primary.lasting(query).await?,
+            false => query.await,
         };
-        read.unwrap_or_else(|_| Err(StoreError::TimedOut(time).into_failure()))
+        drop(reader);
+        let (documents, held) = read.map_err(StoreError::into_failure)??;
+        memory.absorb(held);
+        Ok(documents)
     }
+}
 
-    async fn open(
-        &self,
-        session: &mut ClientSession,
-        Question { namespace, read }: Question<'_>,
-        place: Place,
-    ) -> Result<SessionCursor<Document>, StoreError> {
-        let database = self.client.database(namespace.database());
-        let collection = database.collection::<Document>(namespace.collection());
-        let options = FindOptions::builder()
-            .max_time(REQUEST_RUN_MAX)
-            .read_concern(place.concern.clone())
-            .selection_criteria(place.member.clone());
-        let cursor = match read {
-            Read::FindOne {
-                filter,
-                projection,
-                sort,
-            } => {
-                let options = options.projection(projection.clone()).sort(sort.clone());
-                let find = collection.find(filter.clone());
-                find.with_options(options.limit(-1).build())
-                    .session(session)
-                    .await?
-            }
-            Read::Find {
-                filter,
-                projection,
-                sort,
-                limit,
-                skip,
-            } => {
-                let options = options.projection(projection.clone()).sort(sort.clone());
-                let options = options.limit(*limit).skip(u64::try_from(*skip).ok());
-                let find = collection.find(filter.clone());
-                find.with_options(options.build()).session(session).await?
-            }
-            Read::Aggregate { pipeline } => {
-                let options = AggregateOptions::builder()
-                    .max_time(REQUEST_RUN_MAX)
-                    .read_concern(place.concern)
-                    .selection_criteria(place.member);
-                let aggregate = collection.aggregate(pipeline.clone());
-                aggregate
-                    .with_options(options.build())
-                    .session(session)
-                    .await?
-            }
-        };
-        Ok(cursor)
+async fn open(
+    client: &Client,
+    session: &mut ClientSession,
+    namespace: &Namespace,
+    read: &Read,
+    site: Site,
+) -> Result<SessionCursor<Document>, DriverError> {
+    let database = client.database(namespace.database());
+    let collection = database.collection::<Document>(namespace.collection());
+    let options = FindOptions::builder()
+        .max_time(REQUEST_RUN_MAX)
+        .read_concern(site.concern.clone())
+        .selection_criteria(site.member.clone());
+    match read {
+        Read::FindOne {
+            filter,
+            projection,
+            sort,
+        } => {
+            let options = options.projection(projection.clone()).sort(sort.clone());
+            let find = collection.find(filter.clone());
+            find.with_options(options.limit(-1).build())
+                .session(session)
+                .await
+        }
+        Read::Find {
+            filter,
+            projection,
+            sort,
+            limit,
+            skip,
+        } => {
+            let options = options.projection(projection.clone()).sort(sort.clone());
+            let options = options.limit(*limit).skip(u64::try_from(*skip).ok());
+            let find = collection.find(filter.clone());
+            find.with_options(options.build()).session(session).await
+        }
+        Read::Aggregate { pipeline } => {
+            let options = AggregateOptions::builder()
+                .max_time(REQUEST_RUN_MAX)
+                .read_concern(site.concern)
+                .selection_criteria(site.member);
+            let aggregate = collection.aggregate(pipeline.clone());
+            aggregate
+                .with_options(options.build())
+                .session(session)
+                .await
+        }
     }
 }
 
 /// Where a query runs.
-struct Place {
+struct Site {
     /// `None` for the primary.
     member: Option<SelectionCriteria>,
     concern: ReadConcern,
 }
 
-impl Place {
+impl Site {
     /// The driver gives a command of a snapshot session its time, and leaves it the client's read concern: that it
     /// is a snapshot must be said each time.
     fn inside(member: Option<&ServerAddress>) -> Self {
@@ -220,24 +256,31 @@ impl Place {
     }
 }
 
-/// Reads a cursor to its end, within the bounds of a reply and of the memory there is.
+/// Reads a cursor to its end, within the bounds of a reply and of the memory there is. Ends early
+/// when the reader has left.
 async fn drain(
     mut cursor: SessionCursor<Document>,
     session: &mut ClientSession,
     memory: &mut Reservation,
-) -> Result<Vec<Document>, Failure> {
+    mut left: oneshot::Receiver<()>,
+) -> Result<Result<Vec<Document>, Failure>, DriverError> {
     let mut documents = Vec::new();
     let mut bytes = 0;
     let most = usize::try_from(FIND_DOCUMENTS_MAX).unwrap_or(usize::MAX);
-    while cursor.advance(session).await.map_err(StoreError::from)? {
+    while cursor.advance(session).await? {
         bytes += cursor.current().as_bytes().len();
         if bytes > REPLY_BYTES_MAX || documents.len() >= most {
-            return Err(too_large());
+            return Ok(Err(too_large()));
         }
-        memory.grow_to(bytes * MEMORY_PER_BYTE)?;
-        documents.push(cursor.deserialize_current().map_err(StoreError::from)?);
+        if let Err(failure) = memory.grow_to(bytes * MEMORY_PER_BYTE) {
+            return Ok(Err(failure));
+        }
+        if left.try_recv() == Err(TryRecvError::Closed) {
+            break; // nobody gets what has been read
+        }
+        documents.push(cursor.deserialize_current()?);
     }
-    Ok(documents)
+    Ok(Ok(documents))
 }
 
 fn describes(read: &Read) -> bool {

@@ -1,17 +1,17 @@
 //! Which members there are, and which is primary, by the driver's own monitoring.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bson::doc;
 use mongodb::event::EventHandler;
 use mongodb::event::sdam::{SdamEvent, TopologyDescription};
 use mongodb::options::{ClientOptions, SelectionCriteria, ServerAddress};
-use mongodb::{Client, ServerInfo, ServerType};
+use mongodb::{ServerInfo, ServerType};
 use tokio::sync::watch;
 
+use super::SELECTION_MAX;
 use super::error::StoreError;
-use super::within;
+use super::gate::Gate;
 
 /// The members in the order of their names, with what the driver takes each for.
 pub(super) type Seen = watch::Receiver<Vec<(ServerAddress, ServerType)>>;
@@ -49,10 +49,10 @@ pub(super) struct Primary(watch::Receiver<Option<ServerAddress>>);
 
 impl Primary {
     /// Follows the primary that a driver sends its calls to. Ends when nobody asks for it any more.
-    pub fn of(client: &Client, seen: &Seen) -> Self {
+    pub fn of(gate: &Gate, seen: &Seen) -> Self {
         let (out, primary) = watch::channel(None);
-        let client = client.clone();
-        let used = move |primary| is_used(client.clone(), primary);
+        let gate = gate.clone();
+        let used = move |primary| is_used(gate.clone(), primary);
         tokio::spawn(tell(seen.clone(), out, used));
         Self(primary)
     }
@@ -69,7 +69,7 @@ impl Primary {
         std::future::pending::<()>().await;
     }
 
-    /// Gives a call to the primary up when another member becomes primary: one that is frozen or cut
+    /// Waits for a call to the primary no longer when another member becomes primary: one that is frozen or cut
     /// off would not answer, and now there is somebody to ask. What it did is unknown.
     pub async fn lasting<T>(&self, call: impl Future<Output = T>) -> Result<T, StoreError> {
         tokio::select! {
@@ -78,15 +78,6 @@ impl Primary {
                 "another member became primary".into(),
             )),
         }
-    }
-
-    /// The same for a call that is bounded in time too.
-    pub async fn bounded<T>(
-        &self,
-        time: Duration,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.lasting(within(time, call)).await?
     }
 }
 
@@ -121,7 +112,7 @@ async fn tell<F>(
 
 /// Waits until the driver takes this member for primary when it chooses one for a call. The call is never made: no
 /// member is good enough for it.
-async fn is_used(client: Client, primary: ServerAddress) {
+async fn is_used(gate: Gate, primary: ServerAddress) {
     let (out, mut used) = watch::channel(false);
     let look = move |server: &ServerInfo<'_>| {
         if *server.address() == primary && server.server_type() == ServerType::RsPrimary {
@@ -130,10 +121,11 @@ async fn is_used(client: Client, primary: ServerAddress) {
         false
     };
     let nobody = SelectionCriteria::Predicate(Arc::new(look));
-    let admin = client.database("admin");
-    let call = admin
-        .run_command(doc! {"ping": 1})
-        .selection_criteria(nobody);
+    let call = gate.call(SELECTION_MAX, |client| async move {
+        let admin = client.database("admin");
+        let ping = admin.run_command(doc! {"ping": 1});
+        ping.selection_criteria(nobody).await
+    });
     tokio::select! {
         // Only that no member was found in time: then another change comes.
         _ = call => {}

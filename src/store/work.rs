@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::apply::Applied;
 use super::batch::{Item, Run};
@@ -101,7 +101,12 @@ impl StepError {
                 index,
                 refusal: in_plain_words(refusal),
             }),
-            (StoreError::Contended, Some(index)) => Ok(Run::Contended { index }),
+            (StoreError::Contended, Some(first)) => Ok(Run::Contended { first, count: 1 }),
+            // Which of them it was is found out with each of them alone.
+            (StoreError::Contended, None) => Ok(Run::Contended {
+                first: range.start,
+                count: range.len(),
+            }),
             _ if about_a_request => Err(Fault::Ambiguous),
             (other, _) => Err(Fault::Store(other)),
         }
@@ -254,6 +259,20 @@ fn lost() -> Refusal {
         code: 0,
         name: "Internal".into(),
         message: "the request was not run".into(),
+    }
+}
+
+/// The refusal of a request that held up the order for longer than its bound.
+pub fn ran_too_long_in_order(bound: Duration) -> Refusal {
+    Refusal {
+        code: MAX_TIME_EXPIRED,
+        name: "MaxTimeMSExpired".into(),
+        message: format!(
+            "the request ran longer than {} ms, the most that one request may hold up the order; \
+             nothing was changed: give its filter an index, or split it, for instance by ranges of \
+             _id",
+            bound.as_millis()
+        ),
     }
 }
 

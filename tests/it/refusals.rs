@@ -134,7 +134,7 @@ fn a_request_that_touches_too_many_documents_is_refused_and_its_neighbours_go_on
 }
 
 #[test]
-fn a_slow_request_is_refused_after_its_time_and_its_neighbours_go_on() {
+fn a_slow_request_is_refused_after_its_time_and_its_neighbours_do_not_wait() {
     alone(async |inside| {
         let namespace = ns("bounds.slow");
         fill(inside, &namespace, 20_000).await;
@@ -144,13 +144,13 @@ fn a_slow_request_is_refused_after_its_time_and_its_neighbours_go_on() {
         let begun = Instant::now();
         let ends = inside.together(&namespace, writes).await;
         let time = begun.elapsed();
-        println!("a request that is stopped after 5 s, with neighbours: {time:?}");
+        println!("a request that is stopped after its time, with neighbours: {time:?}");
         assert!(is_insert(&ends[0], "before"), "{:?}", ends[0]);
         assert!(is_insert(&ends[2], "after"), "{:?}", ends[2]);
         let refusal = ends[1].as_ref().unwrap().result.as_ref().unwrap_err();
         assert_eq!(refusal.code, 50);
         assert!(
-            refusal.message.contains("ran longer than 5 s"),
+            refusal.message.contains("ran longer than 800 ms"),
             "{refusal:?}"
         );
         assert!(time < Duration::from_secs(9));

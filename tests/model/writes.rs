@@ -257,6 +257,8 @@ impl Writes {
     fn carry_out(&self, state: &mut State, index: usize, output: Output<()>) {
         let node = &mut state.nodes[index];
         match output {
+            // No request meets a lock here.
+            Output::Rest { .. } => {}
             Output::Run(batch) => {
                 if self.mistake == Mistake::AnswerBeforeCommit {
                     let epoch = Some(batch.epoch);

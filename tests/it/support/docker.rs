@@ -305,7 +305,9 @@ impl Compose {
         let content = format!("FROM {}\nCOPY . /src\n", self.node_image);
         fs::write(&recipe, content).unwrap();
         let (recipe, project) = (recipe.to_str().unwrap(), env!("CARGO_MANIFEST_DIR"));
-        docker(&["build", "--quiet", "--tag", &tag, "--file", recipe, project]).unwrap();
+        // By stdin: the engine is given a recipe that lies in the project beside what it asks for.
+        let build = r#"exec docker build --quiet --tag "$0" --file - "$1" <"$2""#;
+        run(&["sh", "-c", build, &tag, project, recipe]).unwrap();
         let container = docker(&["create", &tag]).unwrap();
         let source = format!("{container}:/src");
         let copied = docker(&["cp", &source, folder.to_str().unwrap()]);

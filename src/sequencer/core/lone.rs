@@ -1,0 +1,93 @@
+//! Requests that would hold up others leave their batch. They run alone, turn about with the queue.
+
+use super::{CONFLICTS_MAX, Core, InFlight, WARY_BATCHES};
+use crate::model::Refusal;
+use crate::sequencer::steps::{Output, Reject, Slot, Ticket};
+
+impl<P: Clone> Core<P> {
+    /// Takes out the requests that nobody waits for any more.
+    pub(super) fn drop_abandoned(&mut self) {
+        let mut gone = Vec::new();
+        for queue in [&mut self.queue, &mut self.lone] {
+            while let Some(at) = queue.iter().position(Slot::abandoned) {
+                gone.extend(queue.remove(at));
+            }
+        }
+        while let Some(at) = self.resting.iter().position(Slot::abandoned) {
+            gone.push(self.resting.remove(at));
+        }
+        for slot in gone {
+            self.queue_bytes -= slot.submission.bytes;
+            self.forget_id(&slot);
+        }
+    }
+
+    pub(super) fn rested(&mut self, ticket: Ticket, out: &mut Vec<Output<P>>) {
+        let rested = |slot: &Slot<P>| slot.submission.ticket == ticket;
+        if let Some(at) = self.resting.iter().position(rested) {
+            let slot = self.resting.remove(at);
+            self.lone.push_back(slot);
+            self.begin(out);
+        }
+    }
+
+    /// Another program's lock is in the way. The requests that may have met it rest, and then run
+    /// alone; the others run again at once.
+    pub(super) fn contended(&mut self, first: usize, count: usize, out: &mut Vec<Output<P>>) {
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        let slots = &mut flight.batch.slots;
+        let end = first.saturating_add(count).min(slots.len());
+        let met: Vec<_> = slots.drain(first.min(end)..end).collect();
+        for mut slot in met {
+            slot.conflicts += 1;
+            slot.refused = None;
+            if slot.conflicts > CONFLICTS_MAX {
+                self.reject(slot, Reject::Contended, out);
+            } else if slot.abandoned() {
+                self.forget_id(&slot);
+            } else {
+                let (ticket, conflicts) = (slot.submission.ticket, slot.conflicts);
+                self.queue_bytes += slot.submission.bytes;
+                self.resting.push(slot);
+                out.push(Output::Rest { ticket, conflicts });
+            }
+        }
+        self.without(flight, first, out);
+    }
+
+    /// A request ran for too long. The first time it may have been its neighbours' fault: it runs
+    /// again, alone, and so do those of its neighbours that may be of its kind.
+    pub(super) fn held(&mut self, index: usize, refusal: Refusal, out: &mut Vec<Output<P>>) {
+        if self.in_flight.as_ref().is_some_and(|now| now.batch.alone) {
+            return self.refused(index, refusal, out);
+        }
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        self.wary = WARY_BATCHES;
+        let slots = std::mem::take(&mut flight.batch.slots);
+        for (at, mut slot) in slots.into_iter().enumerate() {
+            if at != index && slot.submission.touches.is_some() {
+                flight.batch.slots.push(slot);
+            } else if slot.abandoned() {
+                self.forget_id(&slot);
+            } else {
+                slot.refused = None;
+                self.queue_bytes += slot.submission.bytes;
+                self.lone.push_back(slot);
+            }
+        }
+        self.without(flight, 0, out);
+    }
+
+    /// Runs a batch again from which requests were taken out, the first of them at this place.
+    fn without(&mut self, mut flight: InFlight<P>, first: usize, out: &mut Vec<Output<P>>) {
+        for slot in flight.batch.slots.iter_mut().skip(first) {
+            slot.refused = None;
+        }
+        flight.batch.attempt = 0;
+        self.rerun(flight, out);
+    }
+}

@@ -1,0 +1,87 @@
+use super::*;
+
+/// What the task is told to let rest, with the conflicts so far.
+fn rests(out: &[Output<()>]) -> Vec<(Ticket, u32)> {
+    let rest = |output: &Output<()>| match output {
+        Output::Rest { ticket, conflicts } => Some((*ticket, *conflicts)),
+        _ => None,
+    };
+    out.iter().filter_map(rest).collect()
+}
+
+#[test]
+fn a_request_that_meets_a_lock_leaves_its_batch_at_once_and_goes_back_in_the_end() {
+    let (mut core, _) = with_batch(3);
+    let met = |first| Input::Ran(Ran::Contended { first, count: 1 });
+    let out = core.step(met(1));
+    assert_eq!(rests(&out), [(2, 1)]);
+    assert_eq!(tickets(&run_of(&out)), [1, 3]);
+    core.step(Input::Ran(Ran::Committed { count: 2 }));
+    for conflicts in 2..=CONFLICTS_MAX {
+        let out = core.step(Input::Rested(2));
+        assert_eq!(tickets(&run_of(&out)), [2]);
+        assert!(run_of(&out).alone);
+        let out = core.step(met(0));
+        assert_eq!(rests(&out), [(2, conflicts)]);
+        assert!(!core.is_idle(), "it rests");
+    }
+    core.step(Input::Rested(2));
+    let out = core.step(met(0));
+    assert_eq!(rejects(&out), [(2, Reject::Contended)]);
+    assert!(core.is_idle());
+}
+
+#[test]
+fn those_that_shared_a_command_that_met_a_lock_run_alone_and_turn_about_with_the_queue() {
+    let (mut core, _) = with_batch(4);
+    let (first, count) = (1, 2);
+    let out = core.step(Input::Ran(Ran::Contended { first, count }));
+    assert_eq!(rests(&out), [(2, 1), (3, 1)]);
+    assert_eq!(tickets(&run_of(&out)), [1, 4]);
+    for ticket in [3, 2] {
+        core.step(Input::Rested(ticket));
+    }
+    for ticket in [5, 6] {
+        core.step(submit(ticket));
+    }
+    let mut order = Vec::new();
+    let mut count = 2;
+    loop {
+        let out = core.step(Input::Ran(Ran::Committed { count }));
+        if core.is_idle() {
+            break;
+        }
+        let batch = run_of(&out);
+        count = batch.slots.len();
+        order.push(tickets(&batch));
+    }
+    assert_eq!(order, [vec![3], vec![5, 6], vec![2]]);
+}
+
+#[test]
+fn a_request_that_runs_for_long_runs_again_alone_and_is_refused_the_second_time() {
+    let (mut core, _) = with_batch(3);
+    let held = |index| {
+        Input::Ran(Ran::Held {
+            index,
+            refusal: refusal(),
+        })
+    };
+    // What its neighbours do is not known beforehand either: they run alone too.
+    let out = core.step(held(1));
+    let batch = run_of(&out);
+    assert_eq!((tickets(&batch), batch.alone), (vec![1], true));
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert_eq!(tickets(&run_of(&out)), [2]);
+    let out = core.step(held(0));
+    let batch = run_of(&out);
+    assert_eq!(tickets(&batch), [2]);
+    assert_eq!(batch.slots[0].refused, Some(refusal()), "it is logged");
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert_eq!(answers(&out).len(), 1);
+    assert_eq!(tickets(&run_of(&out)), [3]);
+    // One that comes now is of a kind with the one that held up the others.
+    core.step(submit(4));
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert!(run_of(&out).alone);
+}

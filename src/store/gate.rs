@@ -1,0 +1,187 @@
+//! The one way to the driver. A caller waits for a place, and may go away while it waits. From then
+//! on the call runs in a task that nobody drops.
+//!
+//! A driver's future that is dropped while it waits for a connection stays in the queue of the
+//! driver's pool. The pool serves one waiter for each event, and none after a dead one until its
+//! next event, so a queue of dead waiters drains at two a second and every living call stands behind
+//! it. A future that is dropped later costs a connection. So the client is in here alone: nothing
+//! outside this file can hold a driver's future and drop it.
+//!
+//! Never decides what to do next, and never looks at what a call says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mongodb::Client;
+use mongodb::options::ClientOptions;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+
+use super::error::StoreError;
+
+/// A call that nobody waits for any more ends after this long at the latest. MongoDB ends most of
+/// them before (`maxTimeMS`), or the driver does when it takes a member for lost.
+const ABANDONED_MAX: Duration = Duration::from_secs(120);
+/// How many calls may wait for a place for each one that runs.
+const WAITING_PER_PLACE_MAX: usize = 64;
+/// How many connections of one pool may be made at the same time. The driver makes two.
+const CONNECTING_MAX: u32 = 8;
+
+/// Calls of one kind: they share connections and places, and take none of another kind's.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    client: Client,
+    places: Arc<Places>,
+}
+
+#[derive(Debug)]
+struct Places {
+    /// What the kind of calls is named in errors.
+    kind: &'static str,
+    free: Arc<Semaphore>,
+    count: usize,
+    waiting: AtomicUsize,
+}
+
+/// A place for one call or for several of one caller, one after the other.
+#[derive(Debug)]
+pub(super) struct Place {
+    client: Client,
+    /// Held by the call itself while one runs.
+    permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Gate {
+    /// Prepares connections for so many calls at a time. `spare` connections more are there for
+    /// calls that nobody waits for any more.
+    pub fn open(
+        mut options: ClientOptions,
+        kind: &'static str,
+        places: usize,
+        spare: usize,
+    ) -> Result<Self, StoreError> {
+        let pool = u32::try_from(places + spare).unwrap_or(u32::MAX);
+        options.max_pool_size = Some(pool);
+        options.min_pool_size = options.min_pool_size.map(|least| least.min(pool));
+        options.max_connecting = Some(CONNECTING_MAX);
+        let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
+        Ok(Self::beside(client, kind, places))
+    }
+
+    /// The same connections, for other calls with places of their own.
+    pub fn share(&self, kind: &'static str, places: usize) -> Self {
+        Self::beside(self.client.clone(), kind, places)
+    }
+
+    fn beside(client: Client, kind: &'static str, count: usize) -> Self {
+        let places = Places {
+            kind,
+            free: Arc::new(Semaphore::new(count)),
+            count,
+            waiting: AtomicUsize::new(0),
+        };
+        Self {
+            client,
+            places: Arc::new(places),
+        }
+    }
+
+    /// Waits for a place for at most `time`. To be dropped at will.
+    pub async fn place(&self, time: Duration) -> Result<Place, StoreError> {
+        let places = &self.places;
+        let free = Arc::clone(&places.free);
+        let permit = match Arc::clone(&free).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _waiting = places.wait()?;
+                let waited = timeout(time, free.acquire_owned()).await;
+                let permit = waited.map_err(|_| StoreError::Crowded(places.kind))?;
+                // The semaphore is never closed.
+                permit.map_err(|_| StoreError::Crowded(places.kind))?
+            }
+        };
+        Ok(Place {
+            client: self.client.clone(),
+            permit: Arc::new(permit),
+        })
+    }
+
+    /// Runs one call in a place of its own, and waits for its end for at most `time`.
+    pub async fn call<T, E, F>(
+        &self,
+        time: Duration,
+        call: impl FnOnce(Client) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        E: Into<StoreError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.place(time).await?.call(time, call).await
+    }
+}
+
+impl Places {
+    fn wait(&self) -> Result<Waiting<'_>, StoreError> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(&self.waiting);
+        match before < self.count * WAITING_PER_PLACE_MAX {
+            true => Ok(waiting),
+            false => Err(StoreError::Crowded(self.kind)),
+        }
+    }
+}
+
+/// One who waits for a place, counted until it goes.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    /// Runs a call in a task of its own and waits for its end for at most `time`. After that, or if
+    /// the caller goes away, the call goes on to its end and keeps the place until then. Whether it
+    /// took effect is unknown to a caller that has not waited.
+    pub async fn call<T, E, F>(
+        &self,
+        time: Duration,
+        call: impl FnOnce(Client) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        E: Into<StoreError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.permit);
+        let call = Box::pin(call(self.client.clone()));
+        handed(time, call, permit).await
+    }
+}
+
+/// Hands a driver's future to a task, which holds `kept` until the end, and waits for the result.
+async fn handed<T, E>(
+    time: Duration,
+    call: impl Future<Output = Result<T, E>> + Send + 'static,
+    kept: impl Send + 'static,
+) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    E: Into<StoreError> + Send + 'static,
+{
+    let (done, result) = oneshot::channel();
+    tokio::spawn(async move {
+        // The end of a call whose member is neither heard nor given up by the driver.
+        if let Ok(ended) = timeout(ABANDONED_MAX, call).await {
+            let _ = done.send(ended); // nobody may be waiting any more
+        }
+        drop(kept);
+    });
+    match timeout(time, result).await {
+        Ok(Ok(ended)) => ended.map_err(Into::into),
+        Ok(Err(_)) | Err(_) => Err(StoreError::TimedOut(time)),
+    }
+}
