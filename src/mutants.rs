@@ -30,6 +30,11 @@ pub enum Mutant {
     SessionsLeftOpen,
     /// A causal read takes the first snapshot it gets, however old.
     StaleReads,
+    /// All calls share the driver's connections as they come, and a client that leaves takes its call
+    /// with it.
+    NoGate,
+    /// A call that does not come back is waited for.
+    NothingIsLeft,
 }
 
 /// Whether this process is to make the mistake.

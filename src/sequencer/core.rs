@@ -23,6 +23,9 @@ const CONFLICTS_MAX: u32 = 10;
 /// For so many batches after a request that ran for long, others whose work is not known beforehand
 /// run alone from the first: a client that sends one such request sends more of them.
 const WARY_BATCHES: u32 = 64;
+/// For so many batches after a request that came again, request ids are looked for beforehand: one
+/// that the index finds costs the whole transaction.
+const REPEATS_BATCHES: u32 = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct InFlight<P> {
@@ -51,6 +54,8 @@ pub struct Core<P> {
     /// The last batch was one of the lone.
     lone_before: bool,
     wary: u32,
+    /// For so many more batches, ids are looked for before the batch runs.
+    repeats: u32,
     in_flight: Option<InFlight<P>>,
     /// Requests with a client's id that wait or run, by id, with their first ticket.
     by_id: BTreeMap<RequestId, Ticket>,
@@ -71,6 +76,7 @@ impl<P> Default for Core<P> {
             queue_bytes: 0,
             lone_before: false,
             wary: 0,
+            repeats: 0,
             in_flight: None,
             by_id: BTreeMap::new(),
         }
@@ -218,6 +224,9 @@ impl<P: Clone> Core<P> {
             Ran::Held { index, refusal } => self.held(index, refusal, out),
             Ran::Oversized => self.oversized(out),
             Ran::Doubt { repeated } => {
+                if repeated {
+                    self.repeats = REPEATS_BATCHES;
+                }
                 if let Some(flight) = &mut self.in_flight {
                     flight.repeated = repeated;
                     out.push(Output::Resolve(flight.batch.clone()));
@@ -329,6 +338,7 @@ impl<P: Clone> Core<P> {
                 self.reject(slot, Reject::IdReused, out);
                 continue;
             }
+            self.repeats = REPEATS_BATCHES;
             self.forget_id(&slot);
             for ticket in slot.waiting {
                 out.push(Output::Replay { ticket, index });
@@ -424,7 +434,13 @@ impl<P: Clone> Core<P> {
             alone,
             attempt: 1,
         };
-        out.push(Output::Run(batch.clone()));
+        let may_repeat = |slot: &Slot<P>| slot.submission.digest.is_some();
+        let looks = self.repeats > 0 && batch.slots.iter().any(may_repeat);
+        self.repeats = self.repeats.saturating_sub(1);
+        out.push(match looks {
+            true => Output::Look(batch.clone()),
+            false => Output::Run(batch.clone()),
+        });
         self.in_flight = Some(InFlight {
             batch,
             redone: 0,

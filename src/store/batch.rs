@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::error::{DUPLICATE_KEY, StoreError};
+use super::gate::ABANDONED_MAX;
 use super::merged;
 use super::schema::{DATABASE, Entry, LOG, LogDocument};
 use super::work::{Fault, Merging, Step, Work};
@@ -322,6 +323,7 @@ impl Session {
 
     fn grace(&self) -> Duration {
         match self.until {
+            Some(_) if mutants::active(Mutant::NothingIsLeft) => ABANDONED_MAX,
             Some(_) => HELD_GRACE,
             None => CALL_MAX,
         }

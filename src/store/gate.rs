@@ -19,10 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::error::StoreError;
+use crate::mutants::{self, Mutant};
 
 /// A call that nobody waits for any more ends after this long at the latest. MongoDB ends most of
 /// them before (`maxTimeMS`), or the driver does when it takes a member for lost.
-const ABANDONED_MAX: Duration = Duration::from_secs(120);
+pub(super) const ABANDONED_MAX: Duration = Duration::from_secs(120);
 /// How many calls may wait for a place for each one that runs.
 const WAITING_PER_PLACE_MAX: usize = 64;
 /// How many connections of one pool may be made at the same time. The driver makes two.
@@ -62,9 +63,11 @@ impl Gate {
         spare: usize,
     ) -> Result<Self, StoreError> {
         let pool = u32::try_from(places + spare).unwrap_or(u32::MAX);
-        options.max_pool_size = Some(pool);
-        options.min_pool_size = options.min_pool_size.map(|least| least.min(pool));
-        options.max_connecting = Some(CONNECTING_MAX);
+        if !mutants::active(Mutant::NoGate) {
+            options.max_pool_size = Some(pool);
+            options.min_pool_size = options.min_pool_size.map(|least| least.min(pool));
+            options.max_connecting = Some(CONNECTING_MAX);
+        }
         let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
         Ok(Self::beside(client, kind, places))
     }
@@ -75,6 +78,10 @@ impl Gate {
     }
 
     fn beside(client: Client, kind: &'static str, count: usize) -> Self {
+        let count = match mutants::active(Mutant::NoGate) {
+            true => Semaphore::MAX_PERMITS,
+            false => count,
+        };
         let places = Places {
             kind,
             free: Arc::new(Semaphore::new(count)),
@@ -126,7 +133,7 @@ impl Places {
     fn wait(&self) -> Result<Waiting<'_>, StoreError> {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(&self.waiting);
-        match before < self.count * WAITING_PER_PLACE_MAX {
+        match before < self.count.saturating_mul(WAITING_PER_PLACE_MAX) {
             true => Ok(waiting),
             false => Err(StoreError::Crowded(self.kind)),
         }
@@ -172,6 +179,12 @@ where
     T: Send + 'static,
     E: Into<StoreError> + Send + 'static,
 {
+    if mutants::active(Mutant::NoGate) {
+        let ended = timeout(time, call).await;
+        return ended
+            .map_err(|_| StoreError::TimedOut(time))?
+            .map_err(Into::into);
+    }
     let (done, result) = oneshot::channel();
     tokio::spawn(async move {
         // The end of a call whose member is neither heard nor given up by the driver.

@@ -1,6 +1,7 @@
 //! The only module that names the MongoDB driver: batches, the log, reads, members.
 //!
-//! Never decides what to do next; it says what is known after each call.
+//! Never decides what to do next; it says what is known after each call. Never drops a call of the
+//! driver half-way: all of them go through `gate`.
 
 pub mod admin;
 mod apply;

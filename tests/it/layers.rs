@@ -7,6 +7,15 @@ use std::path::Path;
 const LINES_MAX: usize = 600;
 const MAIN_LINES_MAX: usize = 40;
 
+/// Where a driver's client is made. The gate hands it to the calls that it runs, and to nobody else;
+/// the others are tools outside a node: the set-up, drills, the comparison.
+const DRIVERS: [&str; 4] = [
+    "store/gate.rs",
+    "store/admin.rs",
+    "store/direct.rs",
+    "store/probe.rs",
+];
+
 /// The files below `src`, by their paths in it.
 type Tree = BTreeMap<String, String>;
 
@@ -32,6 +41,13 @@ fn complaints(tree: &Tree) -> Vec<String> {
         if module != "store" && has_any(&code, &["mongodb::", "use mongodb", "crate mongodb"]) {
             found.push(format!(
                 "{path} names the crate mongodb: only store may; give store a function for it"
+            ));
+        }
+        let makes = ["Client::with_options", "Client::with_uri"];
+        if !DRIVERS.contains(&path.as_str()) && has_any(&code, &makes) {
+            found.push(format!(
+                "{path} makes a driver of its own: calls go through store/gate.rs, where nobody drops \
+                 them half-way"
             ));
         }
         if module != "config" && has_any(&code, &["env::var(", "env::var_os(", "env::vars("]) {
@@ -246,6 +262,11 @@ fn each_broken_rule_is_told() {
             "http/body.rs",
             "fn f(c: &mongodb::Client) {}",
             "names the crate mongodb",
+        ),
+        (
+            "store/log.rs",
+            "fn f() { Client::with_options(options) }",
+            "store/log.rs makes a driver of its own",
         ),
         (
             "cli/get.rs",

@@ -22,6 +22,7 @@ mod guest;
 mod layers;
 mod lifetime;
 mod limits;
+mod neighbours;
 mod order;
 mod readme;
 mod reads;

@@ -67,6 +67,7 @@ impl<P: Clone> Core<P> {
             return;
         };
         self.wary = WARY_BATCHES;
+        self.lone_before = true; // those who have waited for it come first
         let slots = std::mem::take(&mut flight.batch.slots);
         for (at, mut slot) in slots.into_iter().enumerate() {
             if at != index && slot.submission.touches.is_some() {

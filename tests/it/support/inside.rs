@@ -86,6 +86,19 @@ impl Inside {
         ends
     }
 
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Puts a write in order and waits for its end.
+    pub async fn write(&self, namespace: &Namespace, write: Write) -> Result<Outcome, Failure> {
+        let makes = write.makes_documents();
+        self.store.ensure(namespace, makes).await?;
+        let deadline = Instant::now() + PATIENCE;
+        let request = request(namespace, write).into();
+        self.handle.submit(request, deadline).await
+    }
+
     /// How many transactions the primary has begun since it started.
     pub async fn transactions(&self) -> i64 {
         let admin = self.driver.database("admin");
