@@ -23,6 +23,9 @@ const CONFLICTS_MAX: u32 = 10;
 /// For so many batches after a request that ran for long, others whose work is not known beforehand
 /// run alone from the first: a client that sends one such request sends more of them.
 const WARY_BATCHES: u32 = 64;
+/// The pause after a request that held up the others, before another runs alone: 512 ms. The first
+/// one's ticket stands for it; no caller has that.
+const RECOVERY: (Ticket, u32) = (Ticket::MAX, 9);
 /// For so many batches after a request that came again, request ids are looked for beforehand: one
 /// that the index finds costs the whole transaction.
 const REPEATS_BATCHES: u32 = 64;
@@ -54,6 +57,8 @@ pub struct Core<P> {
     /// The last batch was one of the lone.
     lone_before: bool,
     wary: u32,
+    /// A request has just held up the others: none runs alone until they have had their time.
+    recovering: bool,
     /// For so many more batches, ids are looked for before the batch runs.
     repeats: u32,
     in_flight: Option<InFlight<P>>,
@@ -76,6 +81,7 @@ impl<P> Default for Core<P> {
             queue_bytes: 0,
             lone_before: false,
             wary: 0,
+            recovering: false,
             repeats: 0,
             in_flight: None,
             by_id: BTreeMap::new(),
@@ -405,10 +411,11 @@ impl<P: Clone> Core<P> {
             return;
         }
         let mut slots = Vec::new();
-        if self.lone_before || self.lone.is_empty() {
+        let lone = |core: &Self| !core.recovering && !core.lone.is_empty();
+        if self.lone_before || !lone(self) {
             slots = self.take_shared();
         }
-        let alone = slots.is_empty() && !self.lone.is_empty();
+        let alone = slots.is_empty() && lone(self);
         if alone && let Some(slot) = self.lone.pop_front() {
             self.queue_bytes -= slot.submission.bytes;
             slots.push(slot);

@@ -31,6 +31,9 @@ pub enum StoreError {
     /// Too many calls of this kind wait already, or none ended in time. Nothing was begun.
     #[error("{0}: too many run and wait at the moment")]
     Crowded(&'static str),
+    /// A collection was made or changed after the snapshot was taken. Nothing was done.
+    #[error("a collection has just changed")]
+    SnapshotGone,
     /// No answer in time. Whether a write took effect is unknown.
     #[error("MongoDB did not answer within {0:?}")]
     TimedOut(Duration),
@@ -42,8 +45,8 @@ pub enum StoreError {
 /// Codes of a server whose role or state changed: the request itself may be fine.
 /// (NotWritablePrimary, its variants, interruptions such as that by killSessions, shutdowns, network
 /// and time-out codes.)
-const STATE_CODES: [i32; 22] = [
-    6, 7, 46, 64, 89, 91, 133, 134, 189, 202, 244, 246, 251, 262, 9001, 10058, 10107, 11600, 11601,
+const STATE_CODES: [i32; 21] = [
+    6, 7, 46, 64, 89, 91, 133, 134, 189, 202, 244, 251, 262, 9001, 10058, 10107, 11600, 11601,
     11602, 13435, 13436,
 ];
 /// For a user who may not do what is asked.
@@ -95,6 +98,7 @@ impl StoreError {
             },
             Self::TimedOut(_) => Failure::Unavailable("it did not answer in time".into()),
             Self::Crowded(_) => Failure::Busy,
+            Self::SnapshotGone => Failure::Stale("a collection has just changed".into()),
             Self::Contended => Failure::Unavailable("a document is locked".into()),
             Self::Unavailable(_) => Failure::Unavailable("no primary, or no connection".into()),
             Self::ConnectionString(_) | Self::Repeated | Self::Damaged(_) => {
@@ -115,7 +119,9 @@ impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         match refusal_of(&error) {
             Some(refusal) if IN_THE_WAY.contains(&refusal.code) => return Self::Contended,
-            Some(refusal) if for_capped(&refusal) => return Self::from_refusal(refusal),
+            Some(refusal) if for_capped(&refusal) || refusal.code == SNAPSHOT_UNAVAILABLE => {
+                return Self::from_refusal(refusal);
+            }
             _ => {}
         }
         if error.contains_label(TRANSIENT_TRANSACTION_ERROR) {
@@ -147,6 +153,9 @@ impl StoreError {
         }
         if IN_THE_WAY.contains(&refusal.code) {
             return Self::Contended;
+        }
+        if refusal.code == SNAPSHOT_UNAVAILABLE {
+            return Self::SnapshotGone;
         }
         if STATE_CODES.contains(&refusal.code) {
             return Self::Unavailable(format!("{} ({})", refusal.name, refusal.code));

@@ -38,10 +38,14 @@ impl Store {
         loop {
             match self.snapshot(question.read, None).await? {
                 Some(snapshot) if snapshot.tail.position >= least => {
-                    return self.read_in(snapshot, question, memory).await;
+                    match self.read_in(snapshot, question, memory).await {
+                        Err(Failure::Stale(why)) => debug!(why, "a snapshot is taken anew"),
+                        read => return read,
+                    }
                 }
-                _ => sleep(pause).await,
+                _ => {}
             }
+            sleep(pause).await;
             pause = PAUSE_MAX.min(pause * 2);
         }
     }
@@ -62,7 +66,7 @@ impl Store {
             let (member, snapshot) = fresh.map_err(|_| search.late())??;
             tokio::select! {
                 result = self.read_in(snapshot, question, memory) => match result {
-                    Err(Failure::Unavailable(why)) => debug!(%member, why, "a member failed in a read"),
+                    Err(Failure::Unavailable(why) | Failure::Stale(why)) => debug!(%member, why, "a member failed in a read"),
                     result => return result,
                 },
                 () = self.silence(&member) => debug!(%member, "a member became silent in a read"),

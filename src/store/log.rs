@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 use mongodb::Client;
 use mongodb::options::ReadConcern;
 use tokio::time::timeout;
@@ -209,7 +209,7 @@ impl Store {
             let mut found = find.read_concern(ReadConcern::majority()).await?;
             let mut seen = Vec::new();
             while found.advance().await? {
-                let document = LogDocument::from_bson(&found.deserialize_current()?)?;
+                let document = LogDocument::from_bson(&plain(found.current())?)?;
                 let entries = document.entries.into_iter();
                 let wanted = |entry: &Entry| {
                     entry.digest.is_some() && ids.iter().any(|id| id == entry.id.as_str())
@@ -240,12 +240,17 @@ impl Store {
             let mut bytes = 0;
             while bytes < LOG_BYTES_MAX && found.advance().await? {
                 bytes += found.current().as_bytes().len();
-                documents.push(found.deserialize_current()?);
+                documents.push(plain(found.current())?);
             }
-            Ok::<_, mongodb::error::Error>(documents)
+            Ok::<_, StoreError>(documents)
         };
         self.bounded(&self.log_reads, look).await
     }
+}
+
+/// A log document as it is stored: the driver's own decoder guesses.
+fn plain(stored: &RawDocument) -> Result<Document, StoreError> {
+    Document::try_from(stored).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
 /// A look is one step in an index: if it takes long, MongoDB waits for a majority or is slow itself.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 use mongodb::action::{Action as _, FindOne};
 use mongodb::error::Error as DriverError;
 use mongodb::options::{
@@ -278,9 +278,29 @@ async fn drain(
         if left.try_recv() == Err(TryRecvError::Closed) {
             break; // nobody gets what has been read
         }
-        documents.push(cursor.deserialize_current()?);
+        match decoded(cursor.current()) {
+            Ok(document) => documents.push(document),
+            Err(failure) => return Ok(Err(failure)),
+        }
     }
     Ok(Ok(documents))
+}
+
+/// A stored document as it is. (The driver's own decoder takes subdocuments with keys like `$oid` for
+/// Extended JSON.)
+fn decoded(stored: &RawDocument) -> Result<Document, Failure> {
+    Document::try_from(stored).map_err(|_| {
+        let id = stored.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+        let id = id.map_or("another _id than text".into(), |id| format!("the _id {id}"));
+        Failure::ReadRefused {
+            code: 0,
+            name: "UnreadableDocument".into(),
+            message: format!(
+                "the document with {id} holds text that is not UTF-8, so it cannot be shown: leave it \
+                 out by the filter, leave that field out by a projection, or replace the document"
+            ),
+        }
+    })
 }
 
 fn describes(read: &Read) -> bool {

@@ -264,6 +264,34 @@ fn sixty_documents_of_another_programs_transaction_stop_nobody_elsewhere() {
     });
 }
 
+async fn read_all(inside: &Inside, namespace: &Namespace) -> Result<Vec<Document>, Failure> {
+    let read = &Read::Aggregate { pipeline: vec![] };
+    let question = Question { namespace, read };
+    let mut memory = Budget::new(IN_FLIGHT_BYTES_MAX).open();
+    let found = inside
+        .store()
+        .read_primary(question, Position(1), &mut memory);
+    Ok(found.await?.documents)
+}
+
+#[test]
+fn a_stored_document_that_looks_like_extended_json_is_read_as_it_is() {
+    alone(async |inside, _| {
+        let namespace = ns("odd.keys");
+        let mut documents = Vec::new();
+        for (number, key) in ["$oid", "$date", "$scope", "$binary", "$numberLong"]
+            .iter()
+            .enumerate()
+        {
+            let inner = doc! { *key: "x", "more": 1 };
+            documents.push(doc! {"_id": i32::try_from(number).unwrap(), "v": inner});
+        }
+        let collection = inside.collection(&namespace);
+        collection.insert_many(&documents).await.unwrap();
+        assert_eq!(read_all(inside, &namespace).await, Ok(documents));
+    });
+}
+
 #[test]
 fn a_stored_document_that_is_not_utf8_is_replaced_like_any_other() {
     alone(async |inside, _| {
@@ -278,6 +306,10 @@ fn a_stored_document_that_is_not_utf8_is_replaced_like_any_other() {
         let database = inside.driver.database("odd");
         let raw = database.collection::<RawDocumentBuf>("text");
         raw.insert_one(&odd).await.unwrap();
+        let Err(Failure::ReadRefused { message, .. }) = read_all(inside, &namespace).await else {
+            panic!("it cannot be shown");
+        };
+        assert!(message.contains("legacy"), "{message}");
         let replace = |filter: Document| Write::Replace {
             filter,
             replacement: doc! {"name": "plain"},

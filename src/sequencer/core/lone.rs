@@ -1,6 +1,6 @@
 //! Requests that would hold up others leave their batch. They run alone, turn about with the queue.
 
-use super::{CONFLICTS_MAX, Core, InFlight, WARY_BATCHES};
+use super::{CONFLICTS_MAX, Core, InFlight, RECOVERY, WARY_BATCHES};
 use crate::model::Refusal;
 use crate::sequencer::steps::{Output, Reject, Slot, Ticket};
 
@@ -23,6 +23,10 @@ impl<P: Clone> Core<P> {
     }
 
     pub(super) fn rested(&mut self, ticket: Ticket, out: &mut Vec<Output<P>>) {
+        if ticket == RECOVERY.0 {
+            self.recovering = false;
+            return self.begin(out);
+        }
         let rested = |slot: &Slot<P>| slot.submission.ticket == ticket;
         if let Some(at) = self.resting.iter().position(rested) {
             let slot = self.resting.remove(at);
@@ -60,6 +64,11 @@ impl<P: Clone> Core<P> {
     /// A request ran for too long. The first time it may have been its neighbours' fault: it runs
     /// again, alone, and so do those of its neighbours that may be of its kind.
     pub(super) fn held(&mut self, index: usize, refusal: Refusal, out: &mut Vec<Output<P>>) {
+        if !self.recovering {
+            self.recovering = true;
+            let (ticket, conflicts) = RECOVERY;
+            out.push(Output::Rest { ticket, conflicts });
+        }
         if self.in_flight.as_ref().is_some_and(|now| now.batch.alone) {
             return self.refused(index, refusal, out);
         }
@@ -67,7 +76,6 @@ impl<P: Clone> Core<P> {
             return;
         };
         self.wary = WARY_BATCHES;
-        self.lone_before = true; // those who have waited for it come first
         let slots = std::mem::take(&mut flight.batch.slots);
         for (at, mut slot) in slots.into_iter().enumerate() {
             if at != index && slot.submission.touches.is_some() {

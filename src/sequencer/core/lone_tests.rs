@@ -1,4 +1,5 @@
 use super::*;
+use crate::sequencer::arrange::Touches;
 
 /// What the task is told to let rest, with the conflicts so far.
 fn rests(out: &[Output<()>]) -> Vec<(Ticket, u32)> {
@@ -67,21 +68,46 @@ fn a_request_that_runs_for_long_runs_again_alone_and_is_refused_the_second_time(
             refusal: refusal(),
         })
     };
-    // What its neighbours do is not known beforehand either: they run alone too.
+    // What its neighbours do is not known beforehand either: they run alone too, when those whose
+    // work is known have had their time.
     let out = core.step(held(1));
+    assert_eq!(rests(&out), [RECOVERY]);
+    let known = |ticket| {
+        let touches = Touches {
+            kind: 1,
+            documents: vec![ticket],
+        };
+        let submission = submission(ticket, &format!("r{ticket}"), None);
+        Input::Submit(Submission {
+            touches: Some(touches),
+            ..submission
+        })
+    };
+    let out = core.step(known(4));
+    assert_eq!(tickets(&run_of(&out)), [4]);
+    assert!(core.step(submit(5)).is_empty());
+    assert!(
+        core.step(Input::Ran(Ran::Committed { count: 1 })).len() == 2,
+        "5 waits too"
+    );
+
+    let out = core.step(Input::Rested(RECOVERY.0));
     let batch = run_of(&out);
     assert_eq!((tickets(&batch), batch.alone), (vec![1], true));
     let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
     assert_eq!(tickets(&run_of(&out)), [2]);
     let out = core.step(held(0));
+    assert_eq!(rests(&out), [RECOVERY]);
     let batch = run_of(&out);
     assert_eq!(tickets(&batch), [2]);
     assert_eq!(batch.slots[0].refused, Some(refusal()), "it is logged");
     let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
     assert_eq!(answers(&out).len(), 1);
-    assert_eq!(tickets(&run_of(&out)), [3]);
-    // One that comes now is of a kind with the one that held up the others.
-    core.step(submit(4));
-    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
-    assert!(run_of(&out).alone);
+    for last in [3, 5] {
+        let out = core.step(Input::Rested(RECOVERY.0));
+        assert_eq!(tickets(&run_of(&out)), [last]);
+        core.step(held(0));
+        core.step(Input::Ran(Ran::Committed { count: 1 }));
+    }
+    assert!(core.is_idle());
 }

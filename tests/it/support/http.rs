@@ -95,7 +95,10 @@ impl Http {
 
     fn getting(&self, path: &str) -> Request<Full<Bytes>> {
         let request = Request::builder().method(Method::GET);
-        let request = request.uri(format!("{}{path}", self.url));
+        let mut request = request.uri(format!("{}{path}", self.url));
+        if !self.key.is_empty() {
+            request = request.header("apiKey", &self.key);
+        }
         request.body(Full::default()).unwrap()
     }
 
