@@ -41,8 +41,10 @@ pub const FIND_DOCUMENTS_MAX: i64 = 50_000;
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
 /// The memory that all bodies and replies in flight may hold together. Past it: 429.
 pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
-/// The most connections a node keeps open.
+/// The most connections a node keeps open. Past it, the one that is idle for longest is closed.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// So many more, for peers that come while all the others have requests in progress.
+pub const PEER_CONNECTIONS: usize = 256;
 /// How long a client may take to send its request's head, and then its body.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -133,6 +135,7 @@ mod tests {
                 mebibytes(IN_FLIGHT_BYTES_MAX),
             ),
             ("open connections", count(CONNECTIONS_MAX)),
+            ("further connections, for peers", count(PEER_CONNECTIONS)),
             (
                 "wait for a request's head, and between two requests",
                 seconds(HEAD_WAIT_MAX),
