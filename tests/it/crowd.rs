@@ -14,6 +14,8 @@ use crate::support::{Cluster, bar};
 /// More than a node keeps open.
 const IDLE: usize = 5_000;
 const WRITES: usize = 10;
+/// Readers of the log at the same time.
+const READERS: usize = 32;
 
 #[test]
 fn thousands_of_idle_connections_keep_out_nobody() {
@@ -54,4 +56,43 @@ async fn write(http: &Http) -> Duration {
     let one = json!({"database": "crowd", "collection": "c", "document": {}});
     http.act("insertOne", &one).await.expect(201);
     began.elapsed()
+}
+
+#[test]
+fn many_who_read_the_log_take_nothing_from_writes() {
+    let cluster = Cluster::start(&Cluster::ONE_NODE);
+    Runtime::new().unwrap().block_on(async {
+        let http = Http::to(&cluster);
+        for _ in 0..20 {
+            write(&http).await;
+        }
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| {
+                let (reader, stopped) = (http.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let mut done = 0;
+                    while !*stopped.borrow() {
+                        let reply = reader.get_with_key("/log?limit=1000").await;
+                        assert!(matches!(reply.status, 200 | 429), "{reply:?}");
+                        done += usize::from(reply.status == 200);
+                    }
+                    done
+                })
+            })
+            .collect();
+        // Big bodies: what they take in memory counts.
+        let big = "x".repeat(1 << 20);
+        let one = json!({"database": "crowd", "collection": "c", "document": {"text": big}});
+        for _ in 0..40 {
+            http.act("insertOne", &one).await.expect(201);
+        }
+        stop.send(true).unwrap();
+        let mut read = 0;
+        for reader in readers {
+            read += reader.await.unwrap();
+        }
+        println!("{read} looks at the log while 40 writes of 1 MiB were done");
+        assert!(read > 0);
+    });
 }
