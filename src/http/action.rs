@@ -49,6 +49,11 @@ impl Action {
         }
     }
 
+    /// Whether it changes nothing.
+    pub const fn is_read(self) -> bool {
+        matches!(self, Self::FindOne | Self::Find | Self::Aggregate)
+    }
+
     /// The fields that its body may hold beside `dataSource`, `database` and `collection`.
     pub const fn fields(self) -> &'static [&'static str] {
         match self {

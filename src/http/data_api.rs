@@ -70,7 +70,11 @@ async fn answer(app: &App, request: Request, asker: Asker) -> Result<Response, P
     let action = action(head.uri.path())?;
     let asked = RequestHeaders::read(&head.headers)?;
     // Held while the decoded request lives: a write goes on without its client.
-    let mut reservation = app.budget.open();
+    let budget = match action.is_read() {
+        true => &app.reads,
+        false => &app.budget,
+    };
+    let mut reservation = budget.open();
     let bytes = Bytes::from(body::read(body, &mut reservation).await?);
     let stamp_field = Arc::clone(&app.stamp_field);
     let is_long = bytes.len() > LONG_BYTES;
@@ -189,7 +193,7 @@ async fn run_read(
         ..
     } = asked;
     // Held until the reply is made.
-    let mut held = app.budget.open();
+    let mut held = app.reads.open();
     let (consistency, clock) = (asked.consistency, asked.clock);
     let gateway = &app.gateway;
     let found = match asker {
@@ -206,7 +210,7 @@ async fn run_read(
         }
     };
     let is_long = found.documents.len() > LONG_DOCUMENTS;
-    let reservation = app.budget.open();
+    let reservation = app.reads.open();
     let encode = move || encode::documents(action, &found.documents, asked.reply, reservation);
     let mut response = aside(is_long, encode).await?;
     headers::write_order(response.headers_mut(), &found.stamp, found.position);

@@ -1,16 +1,23 @@
 //! `GET /log?from=<position>&limit=<count>`: the log's documents, for `drumline log` and auditors.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::encode;
 use super::error::Problem;
 use super::headers::RequestHeaders;
 use super::router::App;
+use crate::budget::Budget;
+use crate::model::limits::{
+    LOG_LOOKS_MAX, LOG_LOOKS_WAITING_MAX, LOG_REPLY_BYTES_MAX, LOG_WAIT_MAX,
+};
 use crate::model::{Failure, Position};
 
-/// What the documents of one look take in memory at most: 4 MiB of BSON and one document more.
-const MEMORY_BYTES: usize = 32 << 20;
 /// How many documents are returned when the client does not say.
 const LIMIT_DEFAULT: i64 = 100;
 
@@ -24,10 +31,79 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
     app.keys.check(request.headers())?;
     let asked = RequestHeaders::read(request.headers())?;
     let (from, limit) = range(request.uri().query().unwrap_or_default())?;
-    let mut held = app.budget.open();
-    held.grow_to(MEMORY_BYTES)?;
+    // Held until the documents are no more.
+    let _turn = app.logs.turn().await?;
     let documents = app.gateway.log(from, limit).await?;
-    Ok(encode::log(&documents, asked.reply, app.budget.open())?)
+    Ok(encode::log(
+        &documents,
+        asked.reply,
+        app.logs.replies.open(),
+    )?)
+}
+
+/// Those who look at the log wait for one another, and take nothing that others need: one look may
+/// take 32 MiB, 4 MiB of BSON and one document more.
+#[derive(Debug, Clone)]
+pub struct LogDesk {
+    turns: Arc<Semaphore>,
+    /// How many wait for their turn or have it.
+    here: Arc<AtomicUsize>,
+    replies: Budget,
+}
+
+impl Default for LogDesk {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(LOG_LOOKS_MAX)),
+            here: Arc::default(),
+            replies: Budget::new(LOG_REPLY_BYTES_MAX),
+        }
+    }
+}
+
+impl LogDesk {
+    async fn turn(&self) -> Result<Turn, Failure> {
+        let here = Here::enter(&self.here);
+        if here.before >= LOG_LOOKS_MAX + LOG_LOOKS_WAITING_MAX {
+            return Err(Failure::Busy);
+        }
+        let turn = Arc::clone(&self.turns).acquire_owned();
+        match timeout(LOG_WAIT_MAX, turn).await {
+            Ok(Ok(turn)) => Ok(Turn {
+                _turn: turn,
+                _here: here,
+            }),
+            _ => Err(Failure::Busy),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Turn {
+    _turn: OwnedSemaphorePermit,
+    _here: Here,
+}
+
+/// One of those at the desk, until it is dropped.
+#[derive(Debug)]
+struct Here {
+    all: Arc<AtomicUsize>,
+    before: usize,
+}
+
+impl Here {
+    fn enter(all: &Arc<AtomicUsize>) -> Self {
+        Self {
+            before: all.fetch_add(1, Ordering::Relaxed),
+            all: Arc::clone(all),
+        }
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn range(query: &str) -> Result<(Position, i64), Failure> {
@@ -47,7 +123,32 @@ fn range(query: &str) -> Result<(Position, i64), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[test]
+    fn those_who_look_wait_for_one_another_and_too_many_are_refused() {
+        let clock = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let _clock = clock.enter();
+        let desk = LogDesk::default();
+        let look = || desk.turn().now_or_never().map(Result::unwrap);
+        let mut looking: Vec<_> = (0..LOG_LOOKS_MAX).map(|_| look().unwrap()).collect();
+        let mut waiting: Vec<_> = (0..LOG_LOOKS_WAITING_MAX)
+            .map(|_| Box::pin(desk.turn()))
+            .collect();
+        for wait in &mut waiting {
+            assert!(wait.as_mut().now_or_never().is_none());
+        }
+        let refused = desk.turn().now_or_never().unwrap();
+        assert_eq!(refused.unwrap_err(), Failure::Busy);
+        looking.pop();
+        let next = waiting[0].as_mut().now_or_never();
+        assert!(next.unwrap().is_ok());
+    }
 
     #[test]
     fn ranges_have_defaults_and_refuse_nonsense() {

@@ -8,17 +8,18 @@ use axum::response::{IntoResponse as _, Response};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
 
+use super::crowd::Pass;
 use super::data_api::{self, Asker};
 use super::router::App;
 use crate::model::limits::BODY_WAIT_MAX;
-use crate::peer::Refused;
+use crate::peer::{Admitted, Refused};
 
 /// A message is some hundred bytes.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 /// Answers `POST /peer/message`.
 pub async fn message(State(app): State<App>, request: Request) -> Response {
-    let admitted = match app.inbox.admit(request.headers()) {
+    let admitted = match admit(&app, &request) {
         Ok(admitted) => admitted,
         Err(why) => return refuse(&why),
     };
@@ -36,7 +37,7 @@ pub async fn message(State(app): State<App>, request: Request) -> Response {
 
 /// Answers `POST /peer/action/<name>`: as the Data API would, but passes nothing on.
 pub async fn action(State(app): State<App>, request: Request) -> Response {
-    match app.inbox.admit(request.headers()) {
+    match admit(&app, &request) {
         Ok(admitted) => {
             let mut reply = data_api::respond(&app, request, Asker::Peer).await;
             app.inbox.sign(reply.headers_mut(), &admitted);
@@ -44,6 +45,15 @@ pub async fn action(State(app): State<App>, request: Request) -> Response {
         }
         Err(why) => refuse(&why),
     }
+}
+
+/// Whose request this is. From now on its connection has one of the peers' places.
+fn admit(app: &App, request: &Request) -> Result<Admitted, Refused> {
+    let admitted = app.inbox.admit(request.headers())?;
+    if let Some(pass) = request.extensions().get::<Pass>() {
+        pass.is_peers();
+    }
+    Ok(admitted)
 }
 
 fn refuse(why: &Refused) -> Response {

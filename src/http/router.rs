@@ -12,11 +12,12 @@ use axum::routing::{get, post};
 use super::auth::ApiKeys;
 use super::data_api;
 use super::error::Problem;
+use super::log::LogDesk;
 use super::{log, metrics, peer_api, status};
 use crate::budget::Budget;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
-use crate::model::limits::IN_FLIGHT_BYTES_MAX;
+use crate::model::limits::{IN_FLIGHT_BYTES_MAX, READ_BYTES_MAX};
 use crate::observer::Observer;
 use crate::peer::{ACTION_PATH, Inbox, MESSAGE_PATH};
 
@@ -29,7 +30,11 @@ pub struct App {
     pub observer: Observer,
     pub metrics: Metrics,
     pub keys: Arc<ApiKeys>,
+    /// What the bodies of requests take, which writes need.
     pub budget: Budget,
+    /// What reads and their replies take.
+    pub reads: Budget,
+    pub logs: LogDesk,
     /// The field of documents that holds their stamp.
     pub stamp_field: Arc<str>,
 }
@@ -50,6 +55,8 @@ impl App {
             metrics,
             keys: Arc::new(keys),
             budget: Budget::new(IN_FLIGHT_BYTES_MAX),
+            reads: Budget::new(READ_BYTES_MAX),
+            logs: LogDesk::default(),
             stamp_field: stamp_field.into(),
         }
     }

@@ -6,6 +6,8 @@
 use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,14 +22,17 @@ pub struct StallGuard {
     wait_max: Duration,
     /// Runs while a write waits for the client.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// The same, for others to see.
+    has_unsent: Arc<AtomicBool>,
 }
 
 impl StallGuard {
-    pub const fn new(stream: TcpStream, wait_max: Duration) -> Self {
+    pub const fn new(stream: TcpStream, wait_max: Duration, has_unsent: Arc<AtomicBool>) -> Self {
         Self {
             stream,
             wait_max,
             waiting: None,
+            has_unsent,
         }
     }
 
@@ -36,6 +41,7 @@ impl StallGuard {
         cx: &mut Context<'_>,
         write: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        self.has_unsent.store(write.is_pending(), Ordering::Relaxed);
         if write.is_ready() {
             self.waiting = None;
             return write;
@@ -109,7 +115,7 @@ mod tests {
             .await
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let mut guarded = StallGuard::new(stream, Duration::from_millis(50));
+        let mut guarded = StallGuard::new(stream, Duration::from_millis(50), Arc::default());
         let stalled = guarded.write_all(&vec![0; 64 << 20]).await;
         assert_eq!(stalled.unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(client);

@@ -44,10 +44,21 @@ pub const FIND_DOCUMENTS_DEFAULT: i64 = 1_000;
 pub const FIND_DOCUMENTS_MAX: i64 = 50_000;
 /// The most bytes of BSON that one reply may hold.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
-/// The memory that all bodies and replies in flight may hold together. Past it: 429.
+/// The memory that all writes in flight may hold together. Past it: 429.
 pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
-/// The most connections a node keeps open.
+/// The same for reads and their replies, which so take nothing from writes. Past it: 429.
+pub const READ_BYTES_MAX: usize = 256 << 20;
+/// How many look at the log at once, and how many more may wait for that. Past it: 429.
+pub const LOG_LOOKS_MAX: usize = 2;
+pub const LOG_LOOKS_WAITING_MAX: usize = 64;
+/// How long a look at the log may wait for its turn. Then 429.
+pub const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The memory that replies with the log may hold together until they are sent. Past it: 429.
+pub const LOG_REPLY_BYTES_MAX: usize = 128 << 20;
+/// The most connections a node keeps open. Past it, the one that is idle for longest is closed.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// So many more, for peers that come while all the others have requests in progress.
+pub const PEER_CONNECTIONS: usize = 256;
 /// How long a client may take to send its request's head, and then its body.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -141,11 +152,20 @@ mod tests {
                 grouped(FIND_DOCUMENTS_MAX),
             ),
             ("BSON in one reply", mebibytes(REPLY_BYTES_MAX)),
+            ("writes in flight together", mebibytes(IN_FLIGHT_BYTES_MAX)),
             (
-                "bodies and replies in flight together",
-                mebibytes(IN_FLIGHT_BYTES_MAX),
+                "reads and their replies together",
+                mebibytes(READ_BYTES_MAX),
+            ),
+            ("looks at the log at once", count(LOG_LOOKS_MAX)),
+            ("looks at the log that wait", count(LOG_LOOKS_WAITING_MAX)),
+            ("wait of a look at the log", seconds(LOG_WAIT_MAX)),
+            (
+                "replies with the log together",
+                mebibytes(LOG_REPLY_BYTES_MAX),
             ),
             ("open connections", count(CONNECTIONS_MAX)),
+            ("further connections, for peers", count(PEER_CONNECTIONS)),
             (
                 "wait for a request's head, and between two requests",
                 seconds(HEAD_WAIT_MAX),

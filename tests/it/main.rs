@@ -12,6 +12,7 @@ mod causal;
 mod check;
 mod cli;
 mod compose;
+mod crowd;
 mod drill;
 mod exactly_once;
 mod faults;

@@ -88,6 +88,14 @@ impl Http {
         self.send(self.getting(path)).await.unwrap()
     }
 
+    /// A GET with the key.
+    pub async fn get_with_key(&self, path: &str) -> Reply {
+        let mut request = self.getting(path);
+        let key = self.key.parse().unwrap();
+        request.headers_mut().insert("apiKey", key);
+        self.send(request).await.unwrap()
+    }
+
     /// As [`Http::get`]; an error if no reply comes.
     pub async fn try_get(&self, path: &str) -> Result<Reply, String> {
         self.send(self.getting(path)).await
