@@ -38,6 +38,28 @@ struct Entry {
     ns: Digest,
     keys: Vec<Digest>,
     error: Option<IgnoredAny>,
+    result: Option<Done>,
+}
+
+/// What an entry says that it did, in numbers of documents. One of the three is there.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Done {
+    inserted: Option<i64>,
+    matched: Option<i64>,
+    deleted: Option<i64>,
+}
+
+impl Done {
+    /// What the client of one operation on one key must have been told.
+    fn count(&self) -> Count {
+        match self.inserted.or(self.matched).or(self.deleted) {
+            None => Count::Unsaid,
+            Some(0) => Count::Zero,
+            Some(1) => Count::One,
+            Some(_) => Count::More,
+        }
+    }
 }
 
 /// An entry of the log, by its request.
@@ -50,7 +72,19 @@ pub(super) struct Logged {
     pub namespace: u64,
     pub touched: Touched,
     pub refused: bool,
+    pub count: Count,
 }
+
+/// How many documents were inserted, matched or deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
+    Unsaid,
+    Zero,
+    One,
+    More,
+}
+
+const COUNTS: [Count; 4] = [Count::Unsaid, Count::Zero, Count::One, Count::More];
 
 /// What an entry says that it touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +99,7 @@ const TOUCHED_NOTHING: u64 = 0;
 const TOUCHED_ONE: u64 = 1;
 const TOUCHED_MANY: u64 = 2;
 const REFUSED_SHIFT: u32 = 2;
+const COUNT_SHIFT: u32 = 3;
 
 impl Logged {
     pub(super) const WORDS: usize = 7;
@@ -82,7 +117,7 @@ impl Logged {
             self.position,
             self.namespace,
             key,
-            u64::from(self.refused) << REFUSED_SHIFT | touched,
+            (self.count as u64) << COUNT_SHIFT | u64::from(self.refused) << REFUSED_SHIFT | touched,
         ]
     }
 
@@ -98,7 +133,8 @@ impl Logged {
                 TOUCHED_ONE => Touched::One(key),
                 _ => Touched::Many,
             },
-            refused: what >> REFUSED_SHIFT == 1,
+            refused: (what >> REFUSED_SHIFT) & 1 == 1,
+            count: COUNTS[((what >> COUNT_SHIFT) & 0b11) as usize],
         }
     }
 }
@@ -147,6 +183,7 @@ pub(super) fn read(input: impl BufRead, findings: &mut Findings) -> Result<Log, 
                     _ => Touched::Many,
                 },
                 refused: entry.error.is_some(),
+                count: entry.result.as_ref().map_or(Count::Unsaid, Done::count),
             };
             log.entries.push(logged.row())?;
         }
@@ -202,6 +239,11 @@ fn follows(tail: Option<&Tail>, next: &Document, findings: &mut Findings) {
                 )
             });
         }
+    }
+    if tail.is_none() && position == 1 && matches!(next.kind, Kind::Batch) {
+        findings.violate(Rule::Epochs, &[], || {
+            "position 1 is a batch, and a log begins with a claim".into()
+        });
     }
     let stamps = next.entries.iter().map(|entry| entry.t);
     let mut before = tail.map_or(0, |tail| tail.last);

@@ -109,6 +109,7 @@ fn request(line: &Line, number: u64) -> Asked {
     Asked {
         request: (line.request.high, line.request.low),
         line: number,
+        told: Told::Nothing,
         end: End::Unknown,
         stamp: 0,
         position: 0,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::CheckError;
 use super::findings::{Findings, Rule};
-use super::log::{Log, Logged, Touched};
+use super::line::Told;
+use super::log::{Count, Log, Logged, Touched};
 use super::sort::{Row, Sorter};
 
 /// Collections in a log that are looked at one by one. Requests in further ones are not, and that is told.
@@ -16,6 +17,8 @@ pub(super) struct Asked {
     pub request: (u64, u64),
     pub line: u64,
     pub end: End,
+    /// What the reply said that was done.
+    pub told: Told,
     pub stamp: u64,
     pub position: u64,
     pub key: u64,
@@ -31,7 +34,9 @@ pub(super) enum End {
 }
 
 const ENDS: [End; 4] = [End::Acknowledged, End::Refused, End::Failed, End::Unknown];
-const LINE_SHIFT: u32 = 2;
+const TOLD: [Told; 4] = [Told::Refused, Told::Zero, Told::One, Told::Nothing];
+const TOLD_SHIFT: u32 = 2;
+const LINE_SHIFT: u32 = 4;
 
 impl Asked {
     pub(super) const WORDS: usize = 6;
@@ -40,7 +45,7 @@ impl Asked {
         [
             self.request.0,
             self.request.1,
-            self.line << LINE_SHIFT | self.end as u64,
+            self.line << LINE_SHIFT | (self.told as u64) << TOLD_SHIFT | self.end as u64,
             self.stamp,
             self.position,
             self.key,
@@ -53,6 +58,7 @@ impl Asked {
             request: (high, low),
             line: what >> LINE_SHIFT,
             end: ENDS[(what & 0b11) as usize],
+            told: TOLD[((what >> TOLD_SHIFT) & 0b11) as usize],
             stamp,
             position,
             key,
@@ -170,6 +176,8 @@ fn compare(line: &Asked, entry: &Logged, findings: &mut Findings) {
     let at = entry.position;
     match line.end {
         End::Unknown => (),
+        // A refusal that is logged has done nothing, as its client was told.
+        End::Failed if entry.refused => (),
         End::Failed => findings.violate(Rule::NothingElse, &[number], || {
             format!(
                 "line {number} says that nothing was done, but it is in the log at position {at}"
@@ -189,6 +197,17 @@ fn compare(line: &Asked, entry: &Logged, findings: &mut Findings) {
                 findings.violate(Rule::Durable, &[number], || {
                     format!("line {number} is logged as {logged} at position {at}, and its client was told otherwise")
                 });
+            } else if differs(line.told, entry.count) {
+                findings.violate(Rule::Durable, &[number], || {
+                    format!(
+                        "line {number} was told that {} matched, and position {at} of the log says {}",
+                        documents(line.told == Told::One),
+                        match entry.count {
+                            Count::More => "several",
+                            count => documents(count == Count::One),
+                        }
+                    )
+                });
             }
         }
     }
@@ -202,6 +221,19 @@ fn compare(line: &Asked, entry: &Logged, findings: &mut Findings) {
             format!("the request of line {number} touched another document, says position {at} of the log")
         });
     }
+}
+
+/// Whether a reply and the log contradict each other about how many documents there were.
+fn differs(told: Told, logged: Count) -> bool {
+    match told {
+        Told::Refused | Told::Nothing => false,
+        Told::Zero => !matches!(logged, Count::Unsaid | Count::Zero),
+        Told::One => !matches!(logged, Count::Unsaid | Count::One),
+    }
+}
+
+const fn documents(one: bool) -> &'static str {
+    if one { "one document" } else { "none" }
 }
 
 fn missing(

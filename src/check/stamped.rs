@@ -137,7 +137,7 @@ impl Intake {
                 let why = "a write without a request id cannot be found in the log";
                 return Err(lines.malformed(why));
             }
-            self.ask(line, number, end, told)?;
+            self.ask(line, number, end, told, deed.told)?;
         }
         match (end, told) {
             (End::Failed, _) => Ok(()),
@@ -154,6 +154,7 @@ impl Intake {
         number: u64,
         end: End,
         told: Option<(u64, u64)>,
+        reply: Told,
     ) -> Result<(), CheckError> {
         if line.request.is_null() {
             return Ok(());
@@ -163,6 +164,7 @@ impl Intake {
             request: (line.request.high, line.request.low),
             line: number,
             end,
+            told: reply,
             stamp,
             position,
             key: line.key.low,

@@ -248,6 +248,36 @@ fn each_lie_of_a_log_is_found() {
 }
 
 #[test]
+fn a_reply_is_held_against_what_the_log_says_was_done() {
+    let told = |result: Value| {
+        let mut log = right_log();
+        log[2]["entries"][0]["result"] = result;
+        violated(&with_log(&history(&RIGHT), &log).unwrap())
+    };
+    assert_eq!(told(json!({"matched": 1, "modified": 0})), []);
+    let lost = json!({"matched": 0, "modified": 0});
+    assert_eq!(told(lost), [Rule::Durable]);
+    let more = json!({"matched": 2, "modified": 2});
+    assert_eq!(told(more), [Rule::Durable]);
+}
+
+#[test]
+fn a_log_begins_with_a_claim() {
+    let mut log = right_log();
+    log[0]["kind"] = json!("batch");
+    let findings = with_log(&history(&RIGHT), &log).unwrap();
+    assert_eq!(violated(&findings), [Rule::Epochs]);
+}
+
+#[test]
+fn a_refusal_in_the_log_is_no_false_alarm() {
+    let mut lines = RIGHT.to_vec();
+    lines[4] = "1 insert 1 13 180 190 fail \"slow\" null";
+    let findings = with_log(&history(&lines), &right_log()).unwrap();
+    assert!(findings.hold(), "{findings:#?}");
+}
+
+#[test]
 fn what_failed_must_not_be_in_the_log() {
     let mut lines = RIGHT.to_vec();
     lines[3] = "0 cas 1 [11,12] 160 170 fail \"503\" null";

@@ -53,6 +53,13 @@ pub fn program(place: &Place, spec: &Spec, mongod: &Mongod, part: &Part) -> Prog
         "--setParameter",
         "oplogNetworkTimeoutBufferSeconds=1".into(),
     );
+    // A transaction that nobody ends keeps its locks for this long at most.
+    flag(
+        "--setParameter",
+        "transactionLifetimeLimitSeconds=30".into(),
+    );
+    // Nodes refuse JavaScript; this is for what they might overlook.
+    command.push("--noscripting".into());
     command.extend(["--logappend".into(), "--nounixsocket".into()]);
     Program {
         name: part.name.clone(),

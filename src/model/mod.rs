@@ -4,6 +4,7 @@
 
 pub mod failure;
 pub mod id;
+mod language;
 pub mod limits;
 pub mod order;
 pub mod peer;

@@ -79,9 +79,11 @@ impl fmt::Display for Stamp {
 }
 
 /// How far ahead of the log's last stamp a client's clock may be. A clock further ahead is refused:
-/// it could exhaust the counter. At 2^32 a step, exhausting 2^63 takes two thousand million requests
-/// that each lie anew.
-pub const CLOCK_AHEAD_MAX: i64 = 1 << 32;
+/// it could exhaust the counter. An honest client's clock came from this log, so it is ahead only of
+/// a log that was put back to an older state, by what was lost of it. At 2^20 a step it takes eight
+/// thousand million requests that each lie anew to pass 2^53, the last integer that JavaScript holds
+/// exactly, and a thousand times as many to reach the end of 64 bits.
+pub const CLOCK_AHEAD_MAX: i64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,13 +1,13 @@
 //! What Drumline does not let a request do, decided from the request alone.
 //!
 //! Rules apply where MongoDB would act on a word, never to data: a document that is stored may
-//! hold `$where` as a text or as a key. Documents are walked without recursion, so depth costs
+//! hold `$where` as a text or as a key. `language` has the words that a request may use. Documents are walked without recursion, so depth costs
 //! nothing here.
 
 use bson::{Bson, Document};
 
 use super::limits::KEY_BYTES_MAX;
-use super::{Call, Failure, Namespace, Read, Update, Write};
+use super::{Call, Failure, Namespace, Read, Update, Write, language};
 
 /// The field of documents that holds their stamp.
 pub const STAMP_FIELD: &str = "_stamp";
@@ -17,25 +17,6 @@ pub const LOG_DATABASE: &str = "drumline";
 
 /// MongoDB's own databases, and Drumline's.
 const RESERVED_DATABASES: [&str; 4] = ["admin", "local", "config", LOG_DATABASE];
-
-/// Operators that run JavaScript on the server.
-const JAVASCRIPT: [&str; 3] = ["$where", "$function", "$accumulator"];
-
-/// Stages that write past the serial order, and the one that never ends.
-const STAGES: [(&str, &str); 3] = [
-    (
-        "$out",
-        "it writes outside the serial order; write the documents with insertMany",
-    ),
-    (
-        "$merge",
-        "it writes outside the serial order; write the documents with updateMany or insertMany",
-    ),
-    (
-        "$changeStream",
-        "it has no end; follow the log with `drumline log --follow`",
-    ),
-];
 
 /// Refuses what a call must not do; the text says what to do instead.
 pub fn check(call: &Call, stamp_field: &str) -> Result<(), Failure> {
@@ -89,13 +70,16 @@ fn check_read(namespace: &Namespace, read: &Read) -> Result<(), Failure> {
             projection,
             sort,
             ..
-        } => [Some(filter), projection.as_ref(), sort.as_ref()]
-            .into_iter()
-            .flatten()
-            .try_for_each(check_javascript),
+        } => {
+            language::check_filter(filter)?;
+            projection
+                .as_ref()
+                .map_or(Ok(()), language::check_projection)?;
+            sort.as_ref().map_or(Ok(()), language::check_sort)
+        }
         Read::Aggregate { pipeline } => {
             check_description(pipeline)?;
-            check_pipeline(namespace, pipeline)
+            language::check_pipeline(namespace, pipeline)
         }
     }
 }
@@ -122,7 +106,7 @@ fn check_write(namespace: &Namespace, write: &Write, stamp: &str) -> Result<(), 
             check_filter(filter, *upsert, stamp)?;
             check_update(namespace, update, stamp)
         }
-        Write::Delete { filter, .. } => check_javascript(filter),
+        Write::Delete { filter, .. } => language::check_filter(filter),
     }
 }
 
@@ -132,7 +116,7 @@ fn check_update(namespace: &Namespace, update: &Update, stamp: &str) -> Result<(
             .iter()
             .try_for_each(|(operator, fields)| check_operator(operator, fields, stamp)),
         Update::Pipeline(stages) => {
-            check_pipeline(namespace, stages)?;
+            language::check_pipeline(namespace, stages)?;
             stages
                 .iter()
                 .flatten()
@@ -143,22 +127,13 @@ fn check_update(namespace: &Namespace, update: &Update, stamp: &str) -> Result<(
 
 /// A filter of an upsert also says what the new document holds.
 fn check_filter(filter: &Document, upsert: bool, stamp: &str) -> Result<(), Failure> {
-    check_javascript(filter)?;
+    language::check_filter(filter)?;
     if upsert && keys(filter).any(|(key, _)| is_stamp(key, stamp)) {
         return refuse(format!(
             "the filter of an upsert must not hold '{stamp}': the new document would take it over, and only Drumline writes it"
         ));
     }
     Ok(())
-}
-
-fn check_javascript(document: &Document) -> Result<(), Failure> {
-    match keys(document).find(|(key, _)| JAVASCRIPT.contains(key)) {
-        Some((key, _)) => refuse(format!(
-            "'{key}' runs JavaScript on the server, which is not allowed; write it with query or aggregation operators ($expr)"
-        )),
-        None => Ok(()),
-    }
 }
 
 /// Stages that describe a collection rather than read it. MongoDB runs them outside a snapshot.
@@ -187,43 +162,9 @@ fn check_description(stages: &[Document]) -> Result<(), Failure> {
     }
 }
 
-/// Checks all stages, also those inside `$facet`, `$lookup` and `$unionWith`.
-fn check_pipeline(namespace: &Namespace, stages: &[Document]) -> Result<(), Failure> {
-    for stage in stages {
-        check_javascript(stage)?;
-        for (key, value) in keys(stage) {
-            if let Some((_, why)) = STAGES.iter().find(|(name, _)| *name == key) {
-                return refuse(format!("the stage '{key}' is not allowed: {why}"));
-            }
-            check_joined(namespace, key, value)?;
-        }
-    }
-    Ok(())
-}
-
-/// Checks the collection that a stage joins. It is a name in the same database; the form with a
-/// database of its own would reach the reserved ones.
-fn check_joined(namespace: &Namespace, stage: &str, value: &Bson) -> Result<(), Failure> {
-    let joined = match (stage, value) {
-        ("$lookup" | "$graphLookup", Bson::Document(lookup)) => lookup.get("from"),
-        ("$unionWith", Bson::Document(union)) if union.contains_key("db") => Some(value),
-        ("$unionWith", Bson::Document(union)) => union.get("coll"),
-        ("$unionWith", name) => Some(name),
-        _ => None,
-    };
-    match joined {
-        None => Ok(()),
-        Some(Bson::String(name)) => Namespace::new(namespace.database(), name)
-            .map(|_| ())
-            .map_err(|why| Failure::Invalid(format!("'{stage}' cannot join: {why}"))),
-        Some(_) => refuse(format!(
-            "'{stage}' joins collections of the same database only; give the collection's name as a string"
-        )),
-    }
-}
-
 /// Checks the operand of an update operator: the fields it names are the ones it changes.
 fn check_operator(operator: &str, fields: &Bson, stamp: &str) -> Result<(), Failure> {
+    language::check_update_operator(operator, fields)?;
     let Bson::Document(fields) = fields else {
         return Ok(());
     };
@@ -232,8 +173,6 @@ fn check_operator(operator: &str, fields: &Bson, stamp: &str) -> Result<(), Fail
     }
     match operator {
         "$rename" if fields.values().any(|to| names_stamp(to, stamp)) => refuse_stamp(stamp),
-        // Its operands are filters.
-        "$pull" => check_javascript(fields),
         _ => Ok(()),
     }
 }
