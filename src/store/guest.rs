@@ -68,9 +68,14 @@ impl Guest {
         let mut memory = Budget::new(IN_FLIGHT_BYTES_MAX).open();
         let question = Question { namespace, read };
         let reading = async {
+            let tail = self.store.tail().await?;
+            if tail.epoch == Epoch::ZERO {
+                // Who reads writes nothing: no log is begun.
+                return self.store.read_without_log(question, &mut memory).await;
+            }
             match consistency {
                 Consistency::Linearizable => {
-                    let least = self.tail().await?.position;
+                    let least = tail.position;
                     self.store.read_primary(question, least, &mut memory).await
                 }
                 Consistency::Causal => self.store.read_nearest(question, clock, &mut memory).await,

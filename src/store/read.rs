@@ -23,7 +23,7 @@ use super::schema::stamp;
 use super::{CALL_MAX, Store, log_of};
 use crate::budget::Reservation;
 use crate::model::limits::{FIND_DOCUMENTS_MAX, REPLY_BYTES_MAX, REQUEST_RUN_MAX};
-use crate::model::{Documents, Failure, Namespace, Read, policy};
+use crate::model::{Documents, Failure, Namespace, Position, Read, policy};
 use crate::mutants::{self, Mutant};
 
 /// How long a read waits for a place behind others.
@@ -89,6 +89,22 @@ impl Store {
             member: member.cloned(),
             tail: Tail::from_bson(&last)?,
         }))
+    }
+
+    /// Runs a read where there is no log yet: the position is 0, and so is the stamp.
+    pub(super) async fn read_without_log(
+        &self,
+        question: Question<'_>,
+        memory: &mut Reservation,
+    ) -> Result<Documents, Failure> {
+        let place = self.gate_of(question.read).place(PLACE_WAIT_MAX).await?;
+        let site = Site::outside(None, ReadConcern::majority());
+        let documents = self.collect(&place, None, question, site, memory).await?;
+        Ok(Documents {
+            documents,
+            stamp: stamp(0, &self.node),
+            position: Position::ZERO,
+        })
     }
 
     /// Reads of one document by its `_id` are short, and have places that no query can take.

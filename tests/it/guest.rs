@@ -54,10 +54,35 @@ impl<'a> Commands<'a> {
     }
 }
 
+/// Reads answer where there is no log yet, and begin none.
+fn who_reads_writes_nothing(cluster: &Cluster, commands: &Commands<'_>) {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
+        let others = driver.database("others").collection("notes");
+        others.insert_one(doc! {"_id": 1, "a": 1}).await.unwrap();
+    });
+    for read in ["linearizable", "causal"] {
+        let found = commands.lines(&["find", "others.notes", "--read", read]);
+        assert_eq!(found, [json!({"_id": 1, "a": 1})]);
+    }
+    assert!(commands.lines(&["log"]).is_empty());
+    runtime.block_on(async {
+        let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
+        let databases = driver.list_database_names().await.unwrap();
+        assert!(!databases.contains(&"drumline".to_owned()), "{databases:?}");
+    });
+}
+
 #[test]
 fn commands_work_on_a_fresh_replica_set_without_any_node() {
     let cluster = Cluster::start(&["--nodes", "0"]);
     let commands = Commands::new(&cluster);
+    who_reads_writes_nothing(&cluster, &commands);
     let inserted = &commands.lines(&["insert", "solo.notes", r#"{"_id": 1, "a": 1}"#])[0];
     assert_eq!(inserted["insertedId"], 1);
     commands.lines(&["put", "solo.notes", "2", r#"{"a": 2}"#]);
