@@ -72,6 +72,15 @@ impl Failure {
         )
     }
 
+    /// The log's counter of stamps has come to its end.
+    pub fn clock_at_its_end() -> Self {
+        Self::Invalid(
+            "the log's counter of stamps is at its end (2^53), so no further write is taken: reads \
+             go on; restore the data into a new replica set, whose log begins at 0"
+                .into(),
+        )
+    }
+
     pub const fn retry(&self) -> Retry {
         match self {
             Self::Invalid(_)

@@ -85,6 +85,15 @@ impl fmt::Display for Stamp {
 /// exactly, and a thousand times as many to reach the end of 64 bits.
 pub const CLOCK_AHEAD_MAX: i64 = 1 << 20;
 
+/// The last stamp's counter: the largest integer that JavaScript holds exactly. Where the next batch
+/// could pass it, writes are refused. The counter never wraps.
+pub const STAMP_MAX: i64 = (1 << 53) - 1;
+
+/// Whether a batch after this clock could pass [`STAMP_MAX`].
+pub const fn clock_is_at_its_end(clock: i64) -> bool {
+    clock >= STAMP_MAX - 2 * CLOCK_AHEAD_MAX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

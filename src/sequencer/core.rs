@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::arrange::arrange;
 use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Slot, Submission, Ticket};
 use crate::model::limits;
-use crate::model::order::CLOCK_AHEAD_MAX;
+use crate::model::order::{CLOCK_AHEAD_MAX, clock_is_at_its_end};
 use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
 
 /// How many requests may be run again, over all attempts at one position, before the batch is cut.
@@ -168,6 +168,9 @@ impl<P: Clone> Core<P> {
         }
         if submission.clock.saturating_sub(self.clock) > CLOCK_AHEAD_MAX {
             return Some(Reject::ClockAhead);
+        }
+        if clock_is_at_its_end(self.clock) {
+            return Some(Reject::ClockAtEnd);
         }
         let full = self.waiting() >= limits::QUEUE_REQUESTS_MAX
             || self.queue_bytes.saturating_add(submission.bytes) > limits::QUEUE_BYTES_MAX;

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use super::*;
+use crate::model::order::STAMP_MAX;
 
 type Step = Input<()>;
 
@@ -131,6 +132,29 @@ fn a_clock_absurdly_far_ahead_is_refused_and_changes_nothing() {
     let out = core.step(Input::Submit(absurd));
     assert_eq!(rejects(&out), [(1, Reject::ClockAhead)]);
     assert_eq!(core, before);
+}
+
+#[test]
+fn at_the_end_of_the_counter_writes_are_refused_and_nothing_wraps() {
+    for (clock, taken) in [
+        (STAMP_MAX - 2 * CLOCK_AHEAD_MAX - 1, true),
+        (STAMP_MAX - 2 * CLOCK_AHEAD_MAX, false),
+        (STAMP_MAX, false),
+        (i64::MAX, false),
+    ] {
+        let mut core: Core<()> = Core::default();
+        core.step(Input::Serve {
+            epoch: Epoch(1),
+            tail: Position(1),
+            clock,
+            nonce: 7,
+        });
+        let out = core.step(submit(1));
+        match taken {
+            true => assert!(run_of(&out).slots[0].stamp <= STAMP_MAX),
+            false => assert_eq!(rejects(&out), [(1, Reject::ClockAtEnd)]),
+        }
+    }
 }
 
 #[test]

@@ -121,6 +121,8 @@ pub enum Reject {
     NotCoordinator,
     /// The client's clock is too far ahead. Not done.
     ClockAhead,
+    /// The log's counter of stamps is at its end. Not done.
+    ClockAtEnd,
     /// The id belongs to another payload. Not done.
     IdReused,
     /// Another program held a document of this request for too long. Not done.

@@ -481,6 +481,7 @@ fn failure_of(why: Reject) -> Failure {
         Reject::Full => Failure::Busy,
         Reject::NotCoordinator => Failure::NoCoordinator,
         Reject::ClockAhead => Failure::clock_too_far_ahead(),
+        Reject::ClockAtEnd => Failure::clock_at_its_end(),
         Reject::IdReused => Failure::IdReused,
         Reject::Contended => Failure::Unavailable(
             "another program holds a document of this request in a transaction".into(),

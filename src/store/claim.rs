@@ -177,13 +177,16 @@ impl Store {
     }
 
     fn claim_after(&self, tail: &Tail, batch: BatchId) -> LogDocument {
+        // Past the end of the counter (`STAMP_MAX`) no write is taken; the room up to 2^63 is for
+        // claims.
+        let clock = tail.clock.saturating_add(1);
         LogDocument {
             position: tail.position.next(),
             epoch: tail.epoch.next(),
             node: self.node.clone(),
             batch,
-            first: tail.clock + 1,
-            last: tail.clock + 1,
+            first: clock,
+            last: clock,
             entries: Vec::new(),
             claim: true,
         }

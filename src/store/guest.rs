@@ -15,7 +15,7 @@ use super::read::Question;
 use super::schema::{DATABASE, Entry, GUESTS};
 use crate::budget::Budget;
 use crate::model::limits::{IN_FLIGHT_BYTES_MAX, REQUEST_RUN_MAX, REQUEST_WAIT_MAX};
-use crate::model::order::CLOCK_AHEAD_MAX;
+use crate::model::order::{CLOCK_AHEAD_MAX, clock_is_at_its_end};
 use crate::model::{
     BatchId, Consistency, Documents, Epoch, Failure, Namespace, NodeName, Outcome, Position, Read,
     Refusal, Stamp, WriteRequest,
@@ -108,6 +108,9 @@ impl Guest {
             refused = None;
             if request.clock.saturating_sub(tail.clock) > CLOCK_AHEAD_MAX {
                 return Err(Failure::clock_too_far_ahead());
+            }
+            if clock_is_at_its_end(tail.clock) {
+                return Err(Failure::clock_at_its_end());
             }
             let place = Place {
                 position: tail.position.next(),
