@@ -63,16 +63,14 @@ const KNOWN_COLLECTIONS_MAX: usize = 10_000;
 /// has connections that no read can take. Among them are calls that were left and have not come to
 /// their end: MongoDB does not interrupt every expression.
 const ORDER_CALLS_MAX: usize = 80;
-/// Looks at the log's tail, which reads share, and what else is asked beside the order.
-const LOOK_CALLS_MAX: usize = 8;
+/// Looks at the log's tail, which reads share, and what else is asked beside the order: a few at a
+/// time, and those that a frozen primary has not answered before the driver gives it up.
+const LOOK_CALLS_MAX: usize = 64;
 /// Collections that are met for the first time.
 const COLLECTION_CALLS_MAX: usize = 8;
-/// Signs of life and of health.
-const VITAL_CALLS_MAX: usize = 32;
-/// Reads of one document by its `_id`.
-const POINT_READS_MAX: usize = 64;
-/// All other reads. A slow one waits behind other reads.
-const QUERIES_MAX: usize = 32;
+/// Signs of life and of health: up to ten a second for each member, and the driver takes about five
+/// seconds to give up one that is frozen.
+const VITAL_CALLS_MAX: usize = 256;
 /// Reads of the log by clients.
 const LOG_READS_MAX: usize = 4;
 
@@ -86,9 +84,8 @@ pub struct Shared {
     looks: Gate,
     collections: Gate,
     vital: Gate,
-    points: Gate,
-    queries: Gate,
     log_reads: Gate,
+    reads: read::Gates,
     node: NodeName,
     members: members::Members,
     nearest: Nearest,
@@ -124,14 +121,13 @@ impl Store {
         options.write_concern = Some(WriteConcern::majority());
         // Requests that wait for a connection must not make the members look silent, nor keep the
         // order waiting: three drivers.
-        let vital = Gate::open(
+        let vital = Gate::open(options.clone(), "signs of life", VITAL_CALLS_MAX, 0)?;
+        let log_reads = Gate::open(
             options.clone(),
-            "signs of life",
-            VITAL_CALLS_MAX,
-            VITAL_CALLS_MAX,
+            "reads of the log",
+            LOG_READS_MAX,
+            read::CALLS_MAX,
         )?;
-        let reads = POINT_READS_MAX + LOG_READS_MAX;
-        let queries = Gate::open(options.clone(), "reads", QUERIES_MAX, reads)?;
         let seen = topology::follow(&mut options);
         let others = LOOK_CALLS_MAX + COLLECTION_CALLS_MAX;
         let order = Gate::open(options, "the order", ORDER_CALLS_MAX, others)?;
@@ -142,9 +138,8 @@ impl Store {
             looks,
             order,
             vital,
-            points: queries.share("reads by _id", POINT_READS_MAX),
-            log_reads: queries.share("reads of the log", LOG_READS_MAX),
-            queries,
+            reads: read::Gates::beside(&log_reads),
+            log_reads,
             node,
             members: members::Members::new(seen.clone()),
             nearest: Nearest::new(seen),

@@ -4,6 +4,8 @@
 //! document: that names the point. Data that a failover could roll back is never seen.
 //! Whether the point is late enough is decided in `fresh`.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocument, doc};
@@ -26,6 +28,12 @@ use crate::model::limits::{FIND_DOCUMENTS_MAX, REPLY_BYTES_MAX, REQUEST_RUN_MAX}
 use crate::model::{Documents, Failure, Namespace, Position, Read, policy};
 use crate::mutants::{self, Mutant};
 
+/// Reads of one document by its `_id` that run at one member at a time.
+const POINTS_MAX: usize = 64;
+/// All other reads at one member. A slow one waits behind other reads.
+const QUERIES_MAX: usize = 32;
+/// The primary is a member, and is read as what it is too.
+pub(super) const CALLS_MAX: usize = 2 * (POINTS_MAX + QUERIES_MAX);
 /// How long a read waits for a place behind others.
 const PLACE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A decoded document takes about this many times its bytes.
@@ -48,6 +56,43 @@ pub(super) struct Snapshot {
     pub tail: Tail,
 }
 
+/// The places of reads. Each member has its own: one that is frozen keeps those that read there until
+/// the driver gives it up, and nobody else. So have reads by `_id`, which are short.
+#[derive(Debug)]
+pub(super) struct Gates {
+    /// Whose connections they use.
+    connections: Gate,
+    /// For reads by `_id` and for queries, by the member; `None` for the primary, whichever that is.
+    by_member: Mutex<BTreeMap<Option<String>, [Gate; 2]>>,
+}
+
+impl Gates {
+    /// Places for reads on these connections.
+    pub(super) fn beside(connections: &Gate) -> Self {
+        Self {
+            connections: connections.clone(),
+            by_member: Mutex::default(),
+        }
+    }
+
+    fn of(&self, read: &Read, member: Option<&ServerAddress>) -> Gate {
+        let new = || {
+            [("reads by _id", POINTS_MAX), ("reads", QUERIES_MAX)]
+                .map(|(kind, places)| self.connections.share(kind, places))
+        };
+        let member = member.map(ToString::to_string);
+        let mut gates = self
+            .by_member
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let [points, queries] = gates.entry(member).or_insert_with(new);
+        match read.point().is_some() {
+            true => points.clone(),
+            false => queries.clone(),
+        }
+    }
+}
+
 impl Store {
     /// Takes a snapshot of this member, else of the primary; `None` if it holds no log yet.
     pub(super) async fn snapshot(
@@ -55,7 +100,7 @@ impl Store {
         read: &Read,
         member: Option<&ServerAddress>,
     ) -> Result<Option<Snapshot>, StoreError> {
-        let place = self.gate_of(read).place(PLACE_WAIT_MAX).await?;
+        let place = self.reads.of(read, member).place(PLACE_WAIT_MAX).await?;
         let local = mutants::active(Mutant::LocalReads);
         let at = member.map(only);
         let look = move |client: Client| async move {
@@ -97,7 +142,11 @@ impl Store {
         question: Question<'_>,
         memory: &mut Reservation,
     ) -> Result<Documents, Failure> {
-        let place = self.gate_of(question.read).place(PLACE_WAIT_MAX).await?;
+        let place = self
+            .reads
+            .of(question.read, None)
+            .place(PLACE_WAIT_MAX)
+            .await?;
         let site = Site::outside(None, ReadConcern::majority());
         let documents = self.collect(&place, None, question, site, memory).await?;
         Ok(Documents {
@@ -105,14 +154,6 @@ impl Store {
             stamp: stamp(0, &self.node),
             position: Position::ZERO,
         })
-    }
-
-    /// Reads of one document by its `_id` are short, and have places that no query can take.
-    fn gate_of(&self, read: &Read) -> &Gate {
-        match read.point().is_some() {
-            true => &self.points,
-            false => &self.queries,
-        }
     }
 
     /// Runs a read in a snapshot.
