@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::model::Rank;
 use crate::observer::Observer;
 use crate::peer::{Credentials, Forwarder, Peer};
-use crate::sequencer;
+use crate::sequencer::{self, Bounds};
 use crate::store::{STAMP_FIELD, Store, StoreError};
 
 /// Messages of nodes about their replica set that wait to be sent, or to be read.
@@ -62,7 +62,7 @@ pub async fn run(
     let name = settings.rank.node.clone();
     let store = Store::connect(settings.mongodb_uri.expose(), name.clone()).await?;
     let (claims_out, claims) = mpsc::channel(1);
-    let sequencer = sequencer::spawn(store.clone(), name.clone(), claims);
+    let sequencer = sequencer::spawn(store.clone(), name.clone(), claims, Bounds::default());
     let forwarder = Forwarder::new(&settings.peers, settings.credentials.clone());
     info!(node = %name, rank = %format_args!("{:016x}", settings.rank.number), "serving");
     let address = listener.local_addr().map(|at| format!("http://{at}"));

@@ -119,6 +119,24 @@ impl Write {
         (filter.len() == 1 && key == "_id" && is_exact(value)).then_some(value)
     }
 
+    /// Whether its size tells what it costs: an insert, or one document by its `_id` that is changed by
+    /// operators, which compute nothing. A pipeline may compute for long.
+    pub fn is_short(&self) -> bool {
+        let filter = match self {
+            Self::Insert { .. } => return true,
+            Self::Update {
+                update: Update::Pipeline(_),
+                ..
+            } => return false,
+            Self::Update { filter, .. }
+            | Self::Replace { filter, .. }
+            | Self::Delete { filter, .. } => filter,
+        };
+        let scalar =
+            |value: &Bson| !matches!(value, Bson::Document(_) | Bson::RegularExpression(_));
+        filter.len() == 1 && filter.get("_id").is_some_and(scalar)
+    }
+
     /// The bytes of the `_id` values that it names. The log entry will hold them.
     pub fn key_bytes(&self) -> usize {
         let named = match self {

@@ -20,6 +20,9 @@ use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
 const REDO_MAX: usize = 32;
 /// How often in a row one request may meet another program's lock before it is sent back.
 const CONFLICTS_MAX: u32 = 10;
+/// How often one request may run for too long, with others and alone, before it is refused: MongoDB
+/// counts the time in which the machine stalls.
+const HELD_MAX: u32 = 3;
 /// For so many batches after a request that ran for long, others whose work is not known beforehand
 /// run alone from the first: a client that sends one such request sends more of them.
 const WARY_BATCHES: u32 = 64;
@@ -158,6 +161,7 @@ impl<P: Clone> Core<P> {
             stamp: 0,
             refused: None,
             conflicts: 0,
+            held: 0,
         });
         self.begin(out);
     }

@@ -13,5 +13,5 @@ mod validator;
 pub use self::core::Core;
 pub use handle::{Handle, Progress};
 pub use steps::{Batch, Input, Output, Ran, Reject, Resolved, Slot, Submission, Ticket};
-pub use task::spawn;
+pub use task::{Bounds, spawn};
 pub use validator::Validator;

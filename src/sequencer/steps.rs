@@ -159,6 +159,8 @@ pub struct Slot<P> {
     pub refused: Option<Refusal>,
     /// How often in a row it met another program's lock.
     pub(super) conflicts: u32,
+    /// How often it ran for too long.
+    pub(super) held: u32,
 }
 
 impl<P> Slot<P> {

@@ -36,14 +36,38 @@ type Payload = Arc<WriteRequest>;
 type Reply = oneshot::Sender<Result<Outcome, Failure>>;
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
+/// For how long a write may run whose cost its size does not tell.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// In a batch with others.
+    pub shared: Duration,
+    /// In a batch of its own.
+    pub alone: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            shared: SHARED_RUN_MAX,
+            alone: ALONE_RUN_MAX,
+        }
+    }
+}
+
 /// Starts the sequencer of a node. It serves when it is given a claim, and ends when all handles
 /// are gone or `claims` is closed.
-pub fn spawn(store: Store, node: NodeName, claims: mpsc::Receiver<Claimed>) -> Handle {
+pub fn spawn(
+    store: Store,
+    node: NodeName,
+    claims: mpsc::Receiver<Claimed>,
+    bounds: Bounds,
+) -> Handle {
     let (commands, inbox) = mpsc::channel(QUEUE_REQUESTS_MAX);
     let (progress_out, progress) = watch::channel(Progress::default());
     let task = Task {
         store,
         node,
+        bounds,
         core: Core::default(),
         callers: BTreeMap::new(),
         epoch: Epoch::ZERO,
@@ -65,6 +89,7 @@ pub fn spawn(store: Store, node: NodeName, claims: mpsc::Receiver<Claimed>) -> H
 struct Task {
     store: Store,
     node: NodeName,
+    bounds: Bounds,
     core: Core<Payload>,
     callers: BTreeMap<Ticket, Reply>,
     epoch: Epoch,
@@ -247,7 +272,7 @@ impl Task {
             debug_assert!(false, "a batch began while another ran");
             return;
         };
-        let run = run_batch(self.store.clone(), session, batch);
+        let run = run_batch(self.store.clone(), session, batch, self.bounds);
         self.work = Some(run.map(|(session, ran)| Done::Ran(session, ran)).boxed());
     }
 
@@ -368,7 +393,8 @@ fn touches(request: &WriteRequest) -> Option<Touches> {
             let ids = documents.iter().map(|document| document.get("_id"));
             ids.collect::<Option<_>>()?
         }
-        write => vec![write.point()?],
+        write if write.is_short() => vec![write.point()?],
+        _ => return None,
     };
     // An `_id` that equals one of another type (1 and 1.0) hashes differently.
     let documents = ids
@@ -390,6 +416,7 @@ async fn run_batch(
     store: Store,
     mut session: Session,
     batch: Batch<Payload>,
+    bounds: Bounds,
 ) -> (Session, Result<Run, StoreError>) {
     pause_before(&store, batch.attempt).await;
     if batch.attempt >= PATIENCE_ATTEMPTS {
@@ -410,8 +437,8 @@ async fn run_batch(
         debug!(position = %batch.position, attempt = batch.attempt, "a batch runs again");
     }
     let bound = match batch.alone {
-        true => ALONE_RUN_MAX,
-        false => SHARED_RUN_MAX,
+        true => bounds.alone,
+        false => bounds.shared,
     };
     let ran = session.run(place, &items, bound).await;
     (session, ran)

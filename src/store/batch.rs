@@ -14,7 +14,7 @@ use super::error::{DUPLICATE_KEY, StoreError};
 use super::gate::ABANDONED_MAX;
 use super::merged;
 use super::schema::{DATABASE, Entry, LOG, LogDocument};
-use super::work::{Fault, Merging, Step, Work};
+use super::work::{Fault, Merging, Work};
 use super::{CALL_MAX, ORDER_CALLS_MAX, Store, work};
 use crate::model::limits::REQUEST_RUN_MAX;
 use crate::model::{BatchId, Epoch, Namespace, Position, Refusal, WriteRequest};
@@ -193,12 +193,13 @@ impl Session {
         let collated = |namespace: &Namespace| self.store.is_collated(namespace);
         let mut work = Work::new(items, merging, collated);
         while let Some(step) = work.next_step() {
-            self.until = matches!(step, Step::One(_)).then(|| Instant::now() + bound);
+            self.until = work.is_bounded(&step).then(|| Instant::now() + bound);
             match merged::run(self, &step, items, &node).await {
                 Ok(applied) => work.done(&step, applied),
                 Err(error) => {
-                    if let (Step::One(index), true) = (&step, error.error.is_late()) {
-                        let (index, refusal) = (*index, work::ran_too_long_in_order(bound));
+                    if self.until.is_some() && self.is_at_fault(&error.error).await {
+                        let index = step.indexes().start;
+                        let refusal = work::ran_too_long_in_order(bound);
                         return Ok(Run::Held { index, refusal });
                     }
                     let verdict = error.verdict(&step);
@@ -225,6 +226,15 @@ impl Session {
             committed => committed
                 .map(|()| Run::Committed(entries))
                 .map_err(Fault::from),
+        }
+    }
+
+    /// Whether the request itself ran for too long. If MongoDB has not answered at all, it is the
+    /// request's fault only if the primary answers others.
+    async fn is_at_fault(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::TimedOut(_) => self.store.primary_answers().await,
+            error => error.is_out_of_time(),
         }
     }
 

@@ -20,6 +20,8 @@ use crate::mutants::{self, Mutant};
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The pause before the next attempt to claim.
 const CLAIM_PAUSE: Duration = Duration::from_millis(2);
+/// How long the primary may take to answer a ping.
+const PING_MAX: Duration = Duration::from_millis(500);
 /// A look or a sign of life that takes longer tells nothing in time.
 const SIGN_MAX: Duration = Duration::from_secs(1);
 
@@ -94,6 +96,14 @@ impl Store {
             true => Epoch::ZERO,
             false => epoch,
         })
+    }
+
+    /// Whether the primary answers a ping.
+    pub(super) async fn primary_answers(&self) -> bool {
+        let ping = |client: Client| async move {
+            client.database("admin").run_command(doc! {"ping": 1}).await
+        };
+        self.vital.call(PING_MAX, ping).await.is_ok()
     }
 
     async fn life(&self, tenure: &Tenure) -> Result<Option<i64>, StoreError> {

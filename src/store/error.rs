@@ -80,9 +80,9 @@ impl StoreError {
         }
     }
 
-    /// It had its time, and MongoDB stopped it, or has not answered since.
-    pub(super) fn is_late(&self) -> bool {
-        matches!(self, Self::TimedOut(_)) || self.code() == Some(MAX_TIME_EXPIRED)
+    /// MongoDB stopped it when its time was over.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.code() == Some(MAX_TIME_EXPIRED)
     }
 
     /// The public form, for a call that changed nothing when it failed.

@@ -163,11 +163,19 @@ impl<'a> Work<'a> {
         }
         Some(match &item.request.write {
             Write::Insert { .. } => Step::Inserts(index..self.end_of_inserts(index)),
-            write if write.point().is_some() && self.is_plain(item.request) => {
+            write if write.point().is_some() && write.is_short() && self.is_plain(item.request) => {
                 Step::Points(index..self.end_of_points(index))
             }
             _ => Step::One(index),
         })
+    }
+
+    /// Whether a step is of one request whose cost its size does not tell.
+    pub fn is_bounded(&self, step: &Step) -> bool {
+        match step {
+            Step::One(index) => !self.items[*index].request.write.is_short(),
+            Step::Skip(_) | Step::Inserts(_) | Step::Points(_) => false,
+        }
     }
 
     fn is_plain(&self, request: &WriteRequest) -> bool {
@@ -188,6 +196,7 @@ impl<'a> Work<'a> {
         self.end_of_run(first, |request| {
             let alike = std::mem::discriminant(&request.write) == kind;
             alike
+                && request.write.is_short()
                 && request
                     .write
                     .point()

@@ -202,6 +202,32 @@ fn a_request_that_mongodb_does_not_interrupt_is_left_and_the_others_go_on() {
 }
 
 #[test]
+fn a_pipeline_that_computes_for_long_at_one_document_is_left_too() {
+    alone(async |inside, _| {
+        let namespace = ns("long.pipeline");
+        let collection = inside.collection(&namespace);
+        collection
+            .insert_one(doc! {"_id": "one", "n": 1})
+            .await
+            .unwrap();
+        let Some(Bson::Document(expression)) = one_long_expression(4_000).remove("$expr") else {
+            panic!("it is one expression");
+        };
+        let slow = Write::Update {
+            filter: doc! {"_id": "one"},
+            update: Update::Pipeline(vec![doc! {"$set": {"sum": expression}}]),
+            many: false,
+            upsert: false,
+        };
+        let work = inside.write(&namespace, slow);
+        let (longest, end) = beside_others(inside, work).await;
+        println!("one long pipeline: nobody else was answered for {longest:?} at most");
+        assert_eq!(refused(&end), Some(50), "{end:?}");
+        assert!(longest < bar(2), "{longest:?}");
+    });
+}
+
+#[test]
 fn another_programs_lock_on_a_collection_stops_nobody_elsewhere() {
     alone(async |inside, _| {
         let namespace = ns("lock.collection");
@@ -257,9 +283,12 @@ fn sixty_documents_of_another_programs_transaction_stop_nobody_elsewhere() {
         let (longest, ends) = beside_others(inside, join_all(writes)).await;
         session.abort_transaction().await.unwrap();
         println!("60 locked documents: nobody elsewhere was answered for {longest:?} at most");
-        let sent_back =
-            |end: &Result<Outcome, Failure>| matches!(end, Err(Failure::Unavailable(_)));
-        assert!(ends.iter().all(sent_back), "{ends:?}");
+        // On a machine that stalls, MongoDB ends the transaction before all have been sent back.
+        let told = |end: &Result<Outcome, Failure>| match end {
+            Ok(outcome) => outcome.result.is_ok(),
+            Err(failure) => matches!(failure, Failure::Unavailable(_)),
+        };
+        assert!(ends.iter().all(told), "{ends:?}");
         assert!(longest < bar(2), "{longest:?}");
     });
 }

@@ -54,7 +54,9 @@ const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 40 } 
 
 #[test]
 fn of_five_hundred_requests_the_accepted_take_effect_in_order_whatever_the_mix() {
-    alone(async |inside| {
+    let cluster = Cluster::start(&SMALL);
+    Runtime::new().unwrap().block_on(async {
+        let inside = &Inside::patient(&cluster.info.mongodb_uri).await;
         for (name, mix) in [
             ("250 of 500 refused, in turn", Mix::alternating(500)),
             ("all 499 but the first refused", Mix::all_refused(499)),

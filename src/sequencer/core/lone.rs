@@ -1,6 +1,6 @@
 //! Requests that would hold up others leave their batch. They run alone, turn about with the queue.
 
-use super::{CONFLICTS_MAX, Core, InFlight, RECOVERY, WARY_BATCHES};
+use super::{CONFLICTS_MAX, Core, HELD_MAX, InFlight, RECOVERY, WARY_BATCHES};
 use crate::model::Refusal;
 use crate::sequencer::steps::{Output, Reject, Slot, Ticket};
 
@@ -61,20 +61,24 @@ impl<P: Clone> Core<P> {
         self.without(flight, first, out);
     }
 
-    /// A request ran for too long. The first time it may have been its neighbours' fault: it runs
-    /// again, alone, and so do those of its neighbours that may be of its kind.
+    /// A request ran for too long. At first that may have been its neighbours' fault, or the
+    /// machine's: it runs again, alone, and so do those of its neighbours that may be of its kind.
     pub(super) fn held(&mut self, index: usize, refusal: Refusal, out: &mut Vec<Output<P>>) {
         if !self.recovering {
             self.recovering = true;
             let (ticket, conflicts) = RECOVERY;
             out.push(Output::Rest { ticket, conflicts });
         }
-        if self.in_flight.as_ref().is_some_and(|now| now.batch.alone) {
-            return self.refused(index, refusal, out);
-        }
         let Some(mut flight) = self.in_flight.take() else {
             return;
         };
+        if let Some(slot) = flight.batch.slots.get_mut(index) {
+            slot.held += 1;
+            if slot.held >= HELD_MAX {
+                self.in_flight = Some(flight);
+                return self.refused(index, refusal, out);
+            }
+        }
         self.wary = WARY_BATCHES;
         let slots = std::mem::take(&mut flight.batch.slots);
         for (at, mut slot) in slots.into_iter().enumerate() {

@@ -60,7 +60,7 @@ fn those_that_shared_a_command_that_met_a_lock_run_alone_and_turn_about_with_the
 }
 
 #[test]
-fn a_request_that_runs_for_long_runs_again_alone_and_is_refused_the_second_time() {
+fn a_request_that_runs_for_long_runs_again_alone_and_is_refused_in_the_end() {
     let (mut core, _) = with_batch(3);
     let held = |index| {
         Input::Ran(Ran::Held {
@@ -96,18 +96,22 @@ fn a_request_that_runs_for_long_runs_again_alone_and_is_refused_the_second_time(
     assert_eq!((tickets(&batch), batch.alone), (vec![1], true));
     let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
     assert_eq!(tickets(&run_of(&out)), [2]);
+    assert_eq!(rests(&core.step(held(0))), [RECOVERY]);
+    let mut out = core.step(Input::Rested(RECOVERY.0));
+    for next in [3, 5] {
+        assert_eq!(
+            tickets(&run_of(&out)),
+            [next],
+            "2 stands behind those that waited"
+        );
+        out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    }
+    assert_eq!(tickets(&run_of(&out)), [2]);
     let out = core.step(held(0));
-    assert_eq!(rests(&out), [RECOVERY]);
     let batch = run_of(&out);
     assert_eq!(tickets(&batch), [2]);
     assert_eq!(batch.slots[0].refused, Some(refusal()), "it is logged");
     let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
     assert_eq!(answers(&out).len(), 1);
-    for last in [3, 5] {
-        let out = core.step(Input::Rested(RECOVERY.0));
-        assert_eq!(tickets(&run_of(&out)), [last]);
-        core.step(held(0));
-        core.step(Input::Ran(Ran::Committed { count: 1 }));
-    }
     assert!(core.is_idle());
 }

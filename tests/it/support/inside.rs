@@ -9,7 +9,7 @@ use bson::{Document, doc};
 use drumline::model::{
     Epoch, Failure, Namespace, NodeName, Outcome, RequestId, Write, WriteRequest,
 };
-use drumline::sequencer::{self, Handle};
+use drumline::sequencer::{self, Bounds, Handle};
 use drumline::store::{Claimed, Store};
 use futures_util::future::join_all;
 use mongodb::Client;
@@ -32,11 +32,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Inside {
     /// Claims the log of a cluster that has no node.
     pub async fn start(uri: &str) -> Self {
+        Self::with(uri, Bounds::default()).await
+    }
+
+    /// The same, with room for a machine that stalls: no request leaves its batch because it is slow.
+    pub async fn patient(uri: &str) -> Self {
+        let (shared, alone) = (PATIENCE, PATIENCE);
+        Self::with(uri, Bounds { shared, alone }).await
+    }
+
+    async fn with(uri: &str, bounds: Bounds) -> Self {
         let name = NodeName::parse("n1").unwrap();
         let store = Store::connect(uri, name.clone()).await.unwrap();
         store.prepare().await.unwrap();
         let (claims, inbox) = mpsc::channel(1);
-        let handle = sequencer::spawn(store.clone(), name, inbox);
+        let handle = sequencer::spawn(store.clone(), name, inbox, bounds);
         claims
             .send(store.claim(Epoch::ZERO).await.unwrap())
             .await
