@@ -1,6 +1,6 @@
 //! What one client, one request or another program costs the others, beside the plain driver in the
-//! same run: `cargo bench --bench neighbours`, or one row: `cargo bench --bench neighbours -- lock`.
-//! docs/figures.md quotes it.
+//! same run: `cargo bench --bench neighbours`, or one row: `cargo bench --bench neighbours --
+//! lock`. docs/figures.md quotes it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

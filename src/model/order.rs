@@ -79,14 +79,14 @@ impl fmt::Display for Stamp {
 }
 
 /// How far ahead of the log's last stamp a client's clock may be. A clock further ahead is refused:
-/// it could exhaust the counter. An honest client's clock came from this log, so it is ahead only of
-/// a log that was put back to an older state, by what was lost of it. At 2^20 a step it takes eight
-/// thousand million requests that each lie anew to pass 2^53, the last integer that JavaScript holds
-/// exactly, and a thousand times as many to reach the end of 64 bits.
+/// it could exhaust the counter. An honest client's clock came from this log, so it is ahead only
+/// of a log that was put back to an older state, by what was lost of it. At 2^20 a step it takes
+/// eight thousand million requests that each lie anew to pass 2^53, the last integer that
+/// JavaScript holds exactly, and a thousand times as many to reach the end of 64 bits.
 pub const CLOCK_AHEAD_MAX: i64 = 1 << 20;
 
-/// The last stamp's counter: the largest integer that JavaScript holds exactly. Where the next batch
-/// could pass it, writes are refused. The counter never wraps.
+/// The last stamp's counter: the largest integer that JavaScript holds exactly. Where the next
+/// batch could pass it, writes are refused. The counter never wraps.
 pub const STAMP_MAX: i64 = (1 << 53) - 1;
 
 /// Whether a batch after this clock could pass [`STAMP_MAX`].

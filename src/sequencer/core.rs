@@ -318,7 +318,8 @@ impl<P: Clone> Core<P> {
         self.rerun(flight, out);
     }
 
-    /// Half of the batch may fit into a log document. The store refuses a lone request that does not.
+    /// Half of the batch may fit into a log document. The store refuses a lone request that does
+    /// not.
     fn oversized(&mut self, out: &mut Vec<Output<P>>) {
         let Some(mut flight) = self.in_flight.take() else {
             return;

@@ -55,7 +55,8 @@ pub enum Ran {
     Committed { count: usize },
     /// MongoDB refused this request, and with it the transaction: nothing was done.
     Refused { index: usize, refusal: Refusal },
-    /// Another program's lock is in the way of these requests, or of some of them: nothing was done.
+    /// Another program's lock is in the way of these requests, or of some of them: nothing was
+    /// done.
     Contended { first: usize, count: usize },
     /// This request ran longer than its bound: nothing was done. If it was alone already, the
     /// refusal is its answer.

@@ -55,7 +55,8 @@ pub enum Run {
     Committed(Vec<Entry>),
     /// Nothing was done, because of this request.
     Refused { index: usize, refusal: Refusal },
-    /// Nothing was done: another program's lock is in the way of these requests, or of some of them.
+    /// Nothing was done: another program's lock is in the way of these requests, or of some of
+    /// them.
     Contended { first: usize, count: usize },
     /// Nothing was done, and nothing will be: this request ran longer than its bound.
     Held { index: usize, refusal: Refusal },
@@ -63,9 +64,9 @@ pub enum Run {
     Oversized,
 }
 
-/// The sessions in which a coordinator writes, one at a time. Their ids stand in the claim, so that a
-/// successor can end whatever they left open. Where a call does not come back its session is left,
-/// and the next one takes its place.
+/// The sessions in which a coordinator writes, one at a time. Their ids stand in the claim, so that
+/// a successor can end whatever they left open. Where a call does not come back its session is
+/// left, and the next one takes its place.
 #[derive(Debug)]
 pub struct Session {
     store: Store,
@@ -146,8 +147,8 @@ impl Session {
     /// Runs the batch and commits it with majority. An error means that nothing is known about it;
     /// [`Store::resolve`] finds out.
     ///
-    /// A request whose effect is not known beforehand (any but an insert or one by `_id`) may run for
-    /// `bound`; a longer one gives [`Run::Held`].
+    /// A request whose effect is not known beforehand (any but an insert or one by `_id`) may run
+    /// for `bound`; a longer one gives [`Run::Held`].
     pub async fn run(
         &mut self,
         place: Place,
@@ -203,7 +204,9 @@ impl Session {
                         return Ok(Run::Held { index, refusal });
                     }
                     let verdict = error.verdict(&step);
-                    self.careful |= matches!(&verdict, Ok(Run::Refused { refusal, .. }) if refusal.code == DUPLICATE_KEY);
+                    if let Ok(Run::Refused { refusal, .. }) = &verdict {
+                        self.careful |= refusal.code == DUPLICATE_KEY;
+                    }
                     return verdict;
                 }
             }
@@ -243,8 +246,8 @@ impl Session {
     /// same session makes the server refuse it. Only after this does an empty position stay empty.
     ///
     /// A transaction whose commit was never sent needs no burial: nobody will commit it. A session
-    /// that was left in its commit is killed: its transaction is aborted then, or has committed, and
-    /// a commit that comes later finds none.
+    /// that was left in its commit is killed: its transaction is aborted then, or has committed,
+    /// and a commit that comes later finds none.
     pub async fn bury(&mut self) -> Result<(), StoreError> {
         if let Some(left) = self.committing.clone() {
             self.store.end_sessions(vec![left]).await?;
@@ -516,8 +519,9 @@ impl Session {
     }
 }
 
-/// What the refusal of a log document means. A lone request gets it for its own; where even the note
-/// of a refusal is refused (a right is missing, say), the batch stays in doubt and is tried again.
+/// What the refusal of a log document means. A lone request gets it for its own; where even the
+/// note of a refusal is refused (a right is missing, say), the batch stays in doubt and is tried
+/// again.
 fn oversized(items: &[Item<'_>], refusal: Refusal) -> Result<Run, Fault> {
     match items {
         [lone] if lone.refused.is_some() => Err(Fault::Store(StoreError::Refused(refusal))),

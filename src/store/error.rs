@@ -43,8 +43,8 @@ pub enum StoreError {
 }
 
 /// Codes of a server whose role or state changed: the request itself may be fine.
-/// (NotWritablePrimary, its variants, interruptions such as that by killSessions, shutdowns, network
-/// and time-out codes.)
+/// (NotWritablePrimary, its variants, interruptions such as that by killSessions, shutdowns,
+/// network and time-out codes.)
 const STATE_CODES: [i32; 21] = [
     6, 7, 46, 64, 89, 91, 133, 134, 189, 202, 244, 251, 262, 9001, 10058, 10107, 11600, 11601,
     11602, 13435, 13436,

@@ -26,8 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(64);
 const PAUSE_AT_ONE_MEMBER_MAX: Duration = Duration::from_millis(16);
 
 impl Store {
-    /// Runs a read in a snapshot of the primary whose log reaches `least`. It waits for that without
-    /// a bound of its own.
+    /// Runs a read in a snapshot of the primary whose log reaches `least`. It waits for that
+    /// without a bound of its own.
     pub async fn read_primary(
         &self,
         question: Question<'_>,

@@ -3,9 +3,9 @@
 //!
 //! A driver's future that is dropped while it waits for a connection stays in the queue of the
 //! driver's pool. The pool serves one waiter for each event, and none after a dead one until its
-//! next event, so a queue of dead waiters drains at two a second and every living call stands behind
-//! it. A future that is dropped later costs a connection. So the client is in here alone: nothing
-//! outside this file can hold a driver's future and drop it.
+//! next event, so a queue of dead waiters drains at two a second and every living call stands
+//! behind it. A future that is dropped later costs a connection. So the client is in here alone:
+//! nothing outside this file can hold a driver's future and drop it.
 //!
 //! Never decides what to do next, and never looks at what a call says.
 

@@ -114,10 +114,10 @@ impl Store {
         self.hurried(self.tail_with(concern)).await
     }
 
-    /// Runs a look with linearizable read concern. MongoDB makes a note for it and waits until a majority
-    /// has that in its journals. While a member is lost the primary's own journal counts, which is
-    /// written ten times a second unless somebody asks for it: a look that takes long asks, at most
-    /// [`HURRIES_MAX`] times.
+    /// Runs a look with linearizable read concern. MongoDB makes a note for it and waits until a
+    /// majority has that in its journals. While a member is lost the primary's own journal counts,
+    /// which is written ten times a second unless somebody asks for it: a look that takes long
+    /// asks, at most [`HURRIES_MAX`] times.
     async fn hurried<T>(
         &self,
         look: impl Future<Output = Result<T, StoreError>>,
@@ -253,7 +253,8 @@ fn plain(stored: &RawDocument) -> Result<Document, StoreError> {
     Document::try_from(stored).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
-/// A look is one step in an index: if it takes long, MongoDB waits for a majority or is slow itself.
+/// A look is one step in an index: if it takes long, MongoDB waits for a majority or is slow
+/// itself.
 fn given_up(error: mongodb::error::Error) -> StoreError {
     let error = StoreError::from(error);
     match error.code() {

@@ -59,9 +59,9 @@ const MEMBER_HEARTBEAT: Duration = Duration::from_secs(1);
 /// How many known collections are remembered; past that the memory is begun anew.
 const KNOWN_COLLECTIONS_MAX: usize = 10_000;
 
-/// How many calls may run at the same time, a kind. What keeps the order going (batches, claims, looks)
-/// has connections that no read can take. Among them are calls that were left and have not come to
-/// their end: MongoDB does not interrupt every expression.
+/// How many calls may run at the same time, a kind. What keeps the order going (batches, claims,
+/// looks) has connections that no read can take. Among them are calls that were left and have not
+/// come to their end: MongoDB does not interrupt every expression.
 const ORDER_CALLS_MAX: usize = 80;
 /// Looks at the log's tail, which reads share, and what else is asked beside the order: a few at a
 /// time, and those that a frozen primary has not answered before the driver gives it up.
@@ -265,8 +265,8 @@ fn log_of(client: &Client) -> Collection<Document> {
     client.database(schema::DATABASE).collection(schema::LOG)
 }
 
-/// Bounds a wait for calls to MongoDB, which come to their own ends (see [`gate`]). After the time it
-/// is not known whether they took effect.
+/// Bounds a wait for calls to MongoDB, which come to their own ends (see [`gate`]). After the time
+/// it is not known whether they took effect.
 async fn within<T>(
     time: Duration,
     call: impl Future<Output = Result<T, StoreError>>,

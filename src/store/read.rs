@@ -56,13 +56,14 @@ pub(super) struct Snapshot {
     pub tail: Tail,
 }
 
-/// The places of reads. Each member has its own: one that is frozen keeps those that read there until
-/// the driver gives it up, and nobody else. So have reads by `_id`, which are short.
+/// The places of reads. Each member has its own: one that is frozen keeps those that read there
+/// until the driver gives it up, and nobody else. So have reads by `_id`, which are short.
 #[derive(Debug)]
 pub(super) struct Gates {
     /// Whose connections they use.
     connections: Gate,
-    /// For reads by `_id` and for queries, by the member; `None` for the primary, whichever that is.
+    /// For reads by `_id` and for queries, by the member; `None` for the primary, whichever that
+    /// is.
     by_member: Mutex<BTreeMap<Option<String>, [Gate; 2]>>,
 }
 
@@ -178,8 +179,8 @@ impl Store {
                 .collect(&place, Some(session), question, site, memory)
                 .await
             {
-                // A capped collection has no snapshots. A linearizable read, which is the primary's,
-                // that begins after the snapshot was taken is never older than it.
+                // A capped collection has no snapshots. A linearizable read, which is the
+                // primary's, that begins after the snapshot was taken is never older than it.
                 Err(Failure::ReadRefused { code, .. }) if code == NOT_IN_TRANSACTION => {
                     let site = Site::outside(None, ReadConcern::linearizable());
                     self.collect(&place, None, question, site, memory).await?
@@ -293,8 +294,8 @@ struct Site {
 }
 
 impl Site {
-    /// The driver gives a command of a snapshot session its time, and leaves it the client's read concern: that it
-    /// is a snapshot must be said each time.
+    /// The driver gives a command of a snapshot session its time, and leaves it the client's read
+    /// concern: that it is a snapshot must be said each time.
     fn inside(member: Option<&ServerAddress>) -> Self {
         Self {
             member: member.map(only),
@@ -343,18 +344,22 @@ async fn drain(
     Ok(Ok(documents))
 }
 
-/// A stored document as it is. (The driver's own decoder takes subdocuments with keys like `$oid` for
-/// Extended JSON.)
+/// A stored document as it is. (The driver's own decoder takes subdocuments with keys like `$oid`
+/// for Extended JSON.)
 fn decoded(stored: &RawDocument) -> Result<Document, Failure> {
     Document::try_from(stored).map_err(|_| {
-        let id = stored.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+        let id = stored
+            .get("_id")
+            .ok()
+            .flatten()
+            .and_then(|id| Bson::try_from(id).ok());
         let id = id.map_or("another _id than text".into(), |id| format!("the _id {id}"));
         Failure::ReadRefused {
             code: 0,
             name: "UnreadableDocument".into(),
             message: format!(
-                "the document with {id} holds text that is not UTF-8, so it cannot be shown: leave it \
-                 out by the filter, leave that field out by a projection, or replace the document"
+                "the document with {id} holds text that is not UTF-8, so it cannot be shown: leave \
+                 it out by the filter, leave that field out by a projection, or replace it"
             ),
         }
     })
@@ -370,8 +375,8 @@ fn describes(read: &Read) -> bool {
 
 fn too_large() -> Failure {
     Failure::TooLarge(format!(
-        "the result is larger than {FIND_DOCUMENTS_MAX} documents or {} MiB, the most that one reply may hold: \
-         use limit and skip, or a projection",
+        "the result is larger than {FIND_DOCUMENTS_MAX} documents or {} MiB, the most that one \
+         reply may hold: use limit and skip, or a projection",
         REPLY_BYTES_MAX >> 20
     ))
 }
