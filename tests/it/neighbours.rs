@@ -192,7 +192,7 @@ fn a_request_that_mongodb_does_not_interrupt_is_left_and_the_others_go_on() {
         let namespace = ns("long.expression");
         fill(inside, &namespace, 1).await;
         // Some seconds of one core, three times.
-        let slow = update(one_long_expression(4_000));
+        let slow = update(one_long_expression(5_000));
         let work = inside.write(&namespace, slow);
         let (longest, end) = beside_others(inside, work).await;
         println!("one long expression: nobody else was answered for {longest:?} at most");
@@ -210,7 +210,7 @@ fn a_pipeline_that_computes_for_long_at_one_document_is_left_too() {
             .insert_one(doc! {"_id": "one", "n": 1})
             .await
             .unwrap();
-        let Some(Bson::Document(expression)) = one_long_expression(4_000).remove("$expr") else {
+        let Some(Bson::Document(expression)) = one_long_expression(5_000).remove("$expr") else {
             panic!("it is one expression");
         };
         let slow = Write::Update {
