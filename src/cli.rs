@@ -33,6 +33,7 @@ mod log;
 mod ls;
 mod man;
 mod put;
+mod repair;
 mod replace;
 mod serve;
 mod status;
@@ -70,6 +71,7 @@ enum Command {
     Aggregate(aggregate::Args),
     Status(status::Args),
     Log(log::Args),
+    Repair(repair::Args),
     Bench(bench::Args),
     Drill(drill::Args),
     Check(check::Args),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Aggregate(args) => aggregate::run(args),
         Command::Status(args) => status::run(args),
         Command::Log(args) => log::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Drill(args) => drill::run(args),
         Command::Check(args) => check::run(args),

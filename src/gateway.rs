@@ -100,7 +100,8 @@ impl Gateway {
     ) -> Result<Reply<Outcome>, Failure> {
         let mut search = self.search();
         loop {
-            let place = search.place().await?;
+            self.trust_log()?;
+            let place = search.place().await.map_err(|failure| self.why(failure))?;
             let tried = match &place {
                 Place::Here => self.try_write_here(request, &search).await,
                 Place::Peer(tenure) => self.pass_on(&tenure.node, envelope, &place, &search).await,
@@ -165,6 +166,21 @@ impl Gateway {
         }
     }
 
+    /// Nothing is put in order, and nothing proved to be fresh, while the log is at fault. A
+    /// coordinator has found it whole again.
+    fn trust_log(&self) -> Result<(), Failure> {
+        if self.leadership.borrow().coordinator.is_some() {
+            return Ok(());
+        }
+        let fault = self.store.known_log_fault();
+        fault.map_or(Ok(()), |fault| Err(StoreError::Log(fault).into()))
+    }
+
+    /// A log at fault is the reason for whatever else fails.
+    fn why(&self, failure: Failure) -> Failure {
+        self.trust_log().err().unwrap_or(failure)
+    }
+
     fn search(&self) -> Search {
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
         Search::new(self.leadership.clone(), self.sequencer.watch(), deadline)
@@ -192,7 +208,8 @@ impl Gateway {
         };
         let mut search = self.search();
         loop {
-            let place = search.place().await?;
+            self.trust_log()?;
+            let place = search.place().await.map_err(|failure| self.why(failure))?;
             let tried = match &place {
                 Place::Here => {
                     let reading = Box::pin(self.linearizable(question, clock, memory));
@@ -289,6 +306,9 @@ impl Gateway {
 
     /// Whether this node can answer requests now; the text says why not.
     pub fn ready(&self) -> Result<(), String> {
+        if let Some(fault) = self.store.known_log_fault() {
+            return Err(fault.to_string());
+        }
         let why_not = search::why_not_ready(&self.leadership.borrow(), &self.sequencer.progress());
         why_not.map_or(Ok(()), Err)
     }

@@ -97,7 +97,13 @@ pub async fn run(
     }
     let leadership = election.leadership.clone();
     let observer = Observer::new(store.clone(), election.nodes.clone());
-    let gateway = Gateway::new(store, sequencer, name.clone(), leadership, forwarder);
+    let gateway = Gateway::new(
+        store.clone(),
+        sequencer,
+        name.clone(),
+        leadership,
+        forwarder,
+    );
     let keys = ApiKeys::new(settings.api_keys.iter().map(Secret::expose));
     let app = router(App::new(
         gateway,
@@ -112,7 +118,10 @@ pub async fn run(
             election.leave().await;
         }
     };
-    server::run(listener, app, left).await;
+    tokio::select! {
+        () = server::run(listener, app, left) => {}
+        never = store.watch_log() => never,
+    }
     info!(node = %name, "stopped");
     Ok(())
 }

@@ -218,6 +218,7 @@ mod tests {
             epoch: Epoch(2),
             clock: 9,
             node: NodeName::parse("n1").ok(),
+            batch: None,
         };
         let view = ClusterView::new(known(nodes), &members[..2], Some(&tail));
         let json = serde_json::to_string(&view).unwrap();

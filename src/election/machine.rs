@@ -82,6 +82,7 @@ impl Machine {
             Input::Looked(looked) => self.looked(looked, &mut out),
             Input::Claimed(epoch) => self.claimed(epoch, &mut out),
             Input::NotClaimed(why) => self.not_claimed(why, &mut out),
+            Input::LogFault => self.log_fault(&mut out),
             Input::Deposed(epoch) => self.deposed(epoch, &mut out),
             Input::Drained => self.drained(&mut out),
             Input::Leave => self.leave(&mut out),
@@ -456,6 +457,16 @@ impl Machine {
         }
         self.deposed = true;
         self.stand(Patience::None, out);
+    }
+
+    /// A node that cannot append is no candidate, and coordinates nothing.
+    fn log_fault(&mut self, out: &mut Vec<Output>) {
+        self.reaches(false, out);
+        if self.role() == Role::Coordinator {
+            let before = self.epoch.next();
+            out.push(Output::StepDown { before });
+            self.wait(out);
+        }
     }
 
     /// Would be coordinator: asks larger ranks first.

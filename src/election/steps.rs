@@ -25,6 +25,8 @@ pub enum Input {
     /// This node's claim is in the log.
     Claimed(Epoch),
     NotClaimed(NotClaimed),
+    /// The log was changed behind the nodes: nobody can serve until it is mended.
+    LogFault,
     /// The sequencer met a later epoch: another node has claimed.
     Deposed(Epoch),
     /// The sequencer has finished what it ran and begins nothing more.

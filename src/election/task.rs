@@ -28,6 +28,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
 /// A claim that takes longer is given up: MongoDB has other things to do.
 const CLAIM_MAX: Duration = Duration::from_secs(8);
+/// How long a handover may wait until it is noted how far the log has come.
+const NOTE_MAX: Duration = Duration::from_millis(100);
 /// How long a node that stops waits for its successor to be handed over to.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 
@@ -197,6 +199,7 @@ impl Task {
         beliefs: Vec<liveness::Output>,
     ) {
         let mut probes = probes();
+        let mut fault = self.store.log_fault();
         self.believe(beliefs);
         self.step(Input::Start);
         loop {
@@ -220,6 +223,11 @@ impl Task {
                 Ok(()) = self.progress.changed() => {
                     let ended_before = self.progress.borrow_and_update().ended_before;
                     self.met(ended_before);
+                }
+                Ok(()) = fault.changed() => {
+                    if fault.borrow_and_update().is_some() {
+                        self.step(Input::LogFault);
+                    }
                 }
                 Some(message) = self.aside.outgoing.recv() => self.send_to_all(message),
                 looked = working(&mut self.jobs.look) => self.step(Input::Looked(looked)),
@@ -311,7 +319,13 @@ impl Task {
             Output::Drain => {
                 let sequencer = self.sequencer.clone();
                 let before = self.machine.epoch().next();
-                self.jobs.drain = Some(async move { sequencer.drain(before).await }.boxed());
+                let store = self.store.clone();
+                let drain = async move {
+                    sequencer.drain(before).await;
+                    // The successor sees by that whether the log went back meanwhile.
+                    let _ = timeout(NOTE_MAX, store.note_progress()).await;
+                };
+                self.jobs.drain = Some(drain.boxed());
             }
             Output::StepDown { before } => {
                 let sequencer = self.sequencer.clone();
@@ -380,7 +394,8 @@ impl Task {
     }
 
     fn probed(&mut self, last: Option<Epoch>) {
-        self.step(Input::Reaches(last.is_some()));
+        let serves = last.is_some() && self.store.known_log_fault().is_none();
+        self.step(Input::Reaches(serves));
         // A coordinator without work learns here that another has claimed, if nobody tells it.
         self.met(last.unwrap_or_default());
     }
@@ -557,6 +572,8 @@ async fn look(store: Store, me: NodeName, patience: Duration) -> Looked {
 async fn claim(store: Store, over: Epoch, prepared: bool) -> Result<Claimed, NotClaimed> {
     let claiming = async {
         if !prepared {
+            // A log that is gone is not begun anew.
+            store.survey().await?;
             store.prepare().await?;
         }
         store.claim(over).await

@@ -92,6 +92,7 @@ const fn status_of(failure: &Failure) -> StatusCode {
         Failure::Busy => StatusCode::TOO_MANY_REQUESTS,
         Failure::NoCoordinator | Failure::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Unknown | Failure::Stale(_) => StatusCode::GATEWAY_TIMEOUT,
+        Failure::LogFault(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -107,6 +108,7 @@ fn code_of(failure: &Failure) -> &str {
         Failure::Unavailable(_) => "Unavailable",
         Failure::Unknown => "OutcomeUnknown",
         Failure::Stale(_) => "StaleRead",
+        Failure::LogFault(_) => "LogFault",
         Failure::ReadRefused { name, .. } => name,
     }
 }

@@ -43,6 +43,10 @@ pub enum Failure {
     /// A read did not reach the freshness it needs in time. Nothing was changed, nothing older shown.
     #[error("the read could not be made fresh enough in time ({0}); try again")]
     Stale(String),
+    /// The log was changed behind the nodes. Nothing was done, and nothing will be until somebody
+    /// mends it.
+    #[error("{0}")]
+    LogFault(String),
     /// MongoDB refused a read, with its code, its name of it and its text.
     #[error("{message}")]
     ReadRefused {
@@ -88,6 +92,7 @@ impl Failure {
             | Self::NoCredentials
             | Self::WrongCredentials
             | Self::IdReused
+            | Self::LogFault(_)
             | Self::ReadRefused { .. } => Retry::Never,
             Self::Busy | Self::NoCoordinator | Self::Unavailable(_) | Self::Stale(_) => Retry::Safe,
             Self::Unknown => Retry::SameId,

@@ -40,6 +40,8 @@ struct InFlight<P> {
     redone: usize,
     /// What to do once the position is known to be empty.
     repeated: bool,
+    /// An attempt's outcome was not known at once.
+    doubted: bool,
 }
 
 /// The state of the sequencer of one node.
@@ -109,6 +111,7 @@ impl<P: Clone> Core<P> {
             Input::Ran(ran) => self.ran(ran, &mut out),
             Input::Resolved(resolved) => self.resolved(resolved, &mut out),
             Input::Looked(seen) => self.looked(&seen, &mut out),
+            Input::Faulted => self.faulted(&mut out),
             Input::Depose => self.depose(&mut out),
         }
         debug_assert!(self.in_flight.is_none() || self.epoch > Epoch::ZERO);
@@ -137,6 +140,8 @@ impl<P: Clone> Core<P> {
         self.serving = true;
         self.epoch = epoch;
         self.nonce = nonce;
+        // A log that was repaired goes on before the end that it had.
+        self.tail = self.tail.min(Position(tail.0 - 1));
         self.advance(tail, clock, false, out);
         self.begin(out);
     }
@@ -236,12 +241,19 @@ impl<P: Clone> Core<P> {
             Ran::Contended { first, count } => self.contended(first, count, out),
             Ran::Held { index, refusal } => self.held(index, refusal, out),
             Ran::Oversized => self.oversized(out),
+            Ran::Clash => {
+                if let Some(flight) = &mut self.in_flight {
+                    flight.repeated = false;
+                    out.push(Output::Resolve(flight.batch.clone()));
+                }
+            }
             Ran::Doubt { repeated } => {
                 if repeated {
                     self.repeats = REPEATS_BATCHES;
                 }
                 if let Some(flight) = &mut self.in_flight {
                     flight.repeated = repeated;
+                    flight.doubted |= !repeated;
                     out.push(Output::Resolve(flight.batch.clone()));
                 }
             }
@@ -460,6 +472,7 @@ impl<P: Clone> Core<P> {
             batch,
             redone: 0,
             repeated: false,
+            doubted: false,
         });
     }
 
@@ -485,6 +498,17 @@ impl<P: Clone> Core<P> {
         }
         self.wary = self.wary.saturating_sub(u32::from(!slots.is_empty()));
         slots
+    }
+
+    /// Where an attempt was in doubt before, the log cannot be asked any more how it ended.
+    fn faulted(&mut self, out: &mut Vec<Output<P>>) {
+        let doubted = self.in_flight.as_ref().is_some_and(|flight| flight.doubted);
+        let why = match doubted {
+            true => Reject::Unknown,
+            false => Reject::LogFault,
+        };
+        self.depose(out);
+        self.reject_in_flight(why, out);
     }
 
     fn depose(&mut self, out: &mut Vec<Output<P>>) {

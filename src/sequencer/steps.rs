@@ -44,6 +44,8 @@ pub enum Input<P> {
     /// The look for the request ids of the batch in flight ended: the ones that are in the log, by
     /// their place in the batch, with the digest that the log holds.
     Looked(Vec<(usize, Option<Digest>)>),
+    /// The log was changed behind the nodes: the batch in flight was not done, and nothing can be.
+    Faulted,
     /// Another node has claimed a later epoch, or this node stops: take and begin nothing more.
     Depose,
 }
@@ -63,6 +65,8 @@ pub enum Ran {
     Held { index: usize, refusal: Refusal },
     /// MongoDB does not take the batch's log document: nothing was done.
     Oversized,
+    /// MongoDB refused the append itself: nothing was done. What stands there tells why.
+    Clash,
     /// It is not known whether anything was done. `repeated`: a request id stands in the log.
     Doubt { repeated: bool },
 }
@@ -126,6 +130,8 @@ pub enum Reject {
     ClockAtEnd,
     /// The id belongs to another payload. Not done.
     IdReused,
+    /// The log was changed behind the nodes. Not done.
+    LogFault,
     /// Another program held a document of this request for too long. Not done.
     Contended,
     /// The caller waited no longer while the request still stood in the queue. Not done.

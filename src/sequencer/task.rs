@@ -117,6 +117,8 @@ enum Done {
     Ran(Session, Result<Run, StoreError>),
     Resolved(Session, Standing),
     Looked(Vec<(usize, Seen)>),
+    /// The log was changed behind the nodes. The session comes back if it was lent.
+    Faulted(Option<Session>),
 }
 
 impl Task {
@@ -168,8 +170,11 @@ impl Task {
             clock: claim.clock,
             nonce: BatchId::fresh().nonce(),
         });
-        self.progress
-            .send_modify(|progress| progress.epoch = Some(claim.epoch));
+        self.progress.send_modify(|progress| {
+            // A log that was repaired goes on before the end that it had.
+            progress.guest = progress.guest.filter(|guest| *guest <= claim.position);
+            progress.epoch = Some(claim.epoch);
+        });
     }
 
     fn obey(&mut self, command: Command) {
@@ -227,8 +232,7 @@ impl Task {
             Output::Run(batch) => self.begin_run(batch),
             Output::Resolve(batch) => self.begin_resolve(&batch),
             Output::Look(batch) => {
-                let look = look(self.store.clone(), batch);
-                self.work = Some(look.map(Done::Looked).boxed());
+                self.work = Some(look(self.store.clone(), batch).boxed());
             }
             Output::Rest { ticket, conflicts } => {
                 let pause = Duration::from_millis(1 << conflicts.min(10));
@@ -252,7 +256,10 @@ impl Task {
                 self.reply(ticket, outcome.ok_or(Failure::Unknown));
             }
             Output::Replay { ticket, index } => self.replay(ticket, index),
-            Output::Reject { ticket, why } => self.reply(ticket, Err(failure_of(why))),
+            Output::Reject { ticket, why } => {
+                let failure = self.failure_of(why);
+                self.reply(ticket, Err(failure));
+            }
             Output::Advanced { tail, clock, guest } => self.progress.send_modify(|progress| {
                 progress.tail = Some(tail);
                 progress.clock = clock;
@@ -273,7 +280,7 @@ impl Task {
             return;
         };
         let run = run_batch(self.store.clone(), session, batch, self.bounds);
-        self.work = Some(run.map(|(session, ran)| Done::Ran(session, ran)).boxed());
+        self.work = Some(run.boxed());
     }
 
     fn begin_resolve(&mut self, batch: &Batch<Payload>) {
@@ -282,11 +289,7 @@ impl Task {
             return;
         };
         let resolve = resolve(self.store.clone(), session, place_of(batch));
-        self.work = Some(
-            resolve
-                .map(|(session, standing)| Done::Resolved(session, standing))
-                .boxed(),
-        );
+        self.work = Some(resolve.boxed());
     }
 
     fn finish(&mut self, done: Done) {
@@ -305,6 +308,11 @@ impl Task {
                 self.found = Found::Seen(seen);
                 Input::Looked(digests)
             }
+            Done::Faulted(session) => {
+                self.session = session.or(self.session.take());
+                self.progress.send_modify(|progress| progress.epoch = None);
+                Input::Faulted
+            }
         };
         self.step(input);
         self.found = Found::Nothing;
@@ -322,6 +330,10 @@ impl Task {
             Ok(Run::Held { index, refusal }) => Ran::Held { index, refusal },
             Ok(Run::Oversized) => Ran::Oversized,
             Err(StoreError::Repeated) => Ran::Doubt { repeated: true },
+            Err(StoreError::Refused(refusal)) => {
+                debug!(?refusal, "a batch was not appended");
+                Ran::Clash
+            }
             Err(error) => {
                 debug!(%error, "a batch is in doubt");
                 Ran::Doubt { repeated: false }
@@ -363,6 +375,18 @@ impl Task {
         if let Some(reply) = self.callers.remove(&ticket) {
             // The caller may be gone; its request's answer stays in the log.
             let _ = reply.send(answer);
+        }
+    }
+
+    fn failure_of(&self, why: Reject) -> Failure {
+        match why {
+            Reject::LogFault => {
+                let fault = self.store.known_log_fault();
+                fault.map_or(Failure::NoCoordinator, |fault| {
+                    StoreError::Log(fault).into_failure()
+                })
+            }
+            why => failure_of(why),
         }
     }
 
@@ -417,7 +441,7 @@ async fn run_batch(
     mut session: Session,
     batch: Batch<Payload>,
     bounds: Bounds,
-) -> (Session, Result<Run, StoreError>) {
+) -> Done {
     pause_before(&store, batch.attempt).await;
     if batch.attempt >= PATIENCE_ATTEMPTS {
         warn!(position = %batch.position, attempt = batch.attempt, "a batch runs again and again");
@@ -440,8 +464,16 @@ async fn run_batch(
         true => bounds.alone,
         false => bounds.shared,
     };
-    let ran = session.run(place, &items, bound).await;
-    (session, ran)
+    let mut ran = session.run(place, &items, bound).await;
+    if let Err(StoreError::Unproven) = ran
+        && let Err(error) = store.survey().await
+    {
+        ran = Err(error);
+    }
+    match ran {
+        Err(StoreError::Log(_)) => Done::Faulted(Some(session)),
+        ran => Done::Ran(session, ran),
+    }
 }
 
 /// Later attempts come after longer pauses: 0, 1, 2, 4 ms and so on, or as soon as a member becomes
@@ -456,7 +488,7 @@ async fn pause_before(store: &Store, attempt: u32) {
 
 /// Looks until MongoDB answers: an unknown outcome must become known before anything else runs.
 /// Callers that wait no longer are let go meanwhile.
-async fn resolve(store: Store, mut session: Session, place: Place) -> (Session, Standing) {
+async fn resolve(store: Store, mut session: Session, place: Place) -> Done {
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -464,7 +496,10 @@ async fn resolve(store: Store, mut session: Session, place: Place) -> (Session, 
         match store.resolve(&mut session, place).await {
             Ok(standing) => {
                 debug!(position = %place.position, attempt, "a position is resolved");
-                return (session, standing);
+                return Done::Resolved(session, standing);
+            }
+            Err(StoreError::Log(_)) if is_faulty(&store).await => {
+                return Done::Faulted(Some(session));
             }
             Err(error) => {
                 warn!(%error, position = %place.position, "cannot resolve a position yet");
@@ -473,7 +508,7 @@ async fn resolve(store: Store, mut session: Session, place: Place) -> (Session, 
     }
 }
 
-async fn look(store: Store, batch: Batch<Payload>) -> Vec<(usize, Seen)> {
+async fn look(store: Store, batch: Batch<Payload>) -> Done {
     let keyed = |index: usize| {
         let submission = &batch.slots[index].submission;
         submission.digest.is_some().then_some(&submission.id)
@@ -485,14 +520,22 @@ async fn look(store: Store, batch: Batch<Payload>) -> Vec<(usize, Seen)> {
         pause_before(&store, attempt).await;
         match store.seen(&ids).await {
             Ok(seen) => break seen,
+            Err(StoreError::Log(_)) if is_faulty(&store).await => return Done::Faulted(None),
             Err(error) => warn!(%error, "cannot look for request ids yet"),
         }
     };
     let index_of =
         |seen: &Seen| (batch.slots.iter()).position(|slot| slot.submission.id == seen.entry.id);
-    seen.into_iter()
-        .filter_map(|seen| Some((index_of(&seen)?, seen)))
-        .collect()
+    let seen = seen.into_iter();
+    Done::Looked(
+        seen.filter_map(|seen| Some((index_of(&seen)?, seen)))
+            .collect(),
+    )
+}
+
+/// Whether the log itself is at fault. Says so to all who ask.
+async fn is_faulty(store: &Store) -> bool {
+    matches!(store.survey().await, Err(StoreError::Log(_)))
 }
 
 fn place_of(batch: &Batch<Payload>) -> Place {
@@ -506,7 +549,7 @@ fn place_of(batch: &Batch<Payload>) -> Place {
 fn failure_of(why: Reject) -> Failure {
     match why {
         Reject::Full => Failure::Busy,
-        Reject::NotCoordinator => Failure::NoCoordinator,
+        Reject::NotCoordinator | Reject::LogFault => Failure::NoCoordinator,
         Reject::ClockAhead => Failure::clock_too_far_ahead(),
         Reject::ClockAtEnd => Failure::clock_at_its_end(),
         Reject::IdReused => Failure::IdReused,

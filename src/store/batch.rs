@@ -10,8 +10,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::append::{self, Last};
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::gate::ABANDONED_MAX;
+use super::log::Tail;
 use super::merged;
 use super::schema::{DATABASE, Entry, LOG, LogDocument};
 use super::work::{Fault, Merging, Work};
@@ -76,6 +78,8 @@ pub struct Session {
     spares: mpsc::Receiver<ClientSession>,
     home: mpsc::Sender<ClientSession>,
     open: bool,
+    /// The last position of the log, as far as this writer knows.
+    last: Option<Last>,
     /// The session that was left while it committed: its end is to be made sure of.
     committing: Option<Bson>,
     /// When the request that runs alone in a command has had its time.
@@ -119,6 +123,7 @@ impl Store {
             spares,
             home,
             open: false,
+            last: None,
             committing: None,
             until: None,
             careful: false,
@@ -142,6 +147,25 @@ impl Session {
     fn id(&self) -> Bson {
         let session = self.current.as_ref().and_then(|now| now.session.as_ref());
         session.map_or(Bson::Null, id_of)
+    }
+
+    /// The log ends with this: the next batch stands after it.
+    pub(super) fn is_after(&mut self, tail: &Tail) {
+        let position = tail.position;
+        self.last = tail.batch.map(|batch| Last { position, batch });
+        self.store.remember(tail);
+    }
+
+    /// This batch is in the log, durable on a majority, with stamps up to this counter.
+    pub(super) fn stands(&mut self, place: Place, clock: i64) {
+        let Place {
+            position,
+            batch,
+            epoch,
+        } = place;
+        self.last = Some(Last { position, batch });
+        let memory = &self.store.memory;
+        memory.remember(position, batch, epoch, clock);
     }
 
     /// Runs the batch and commits it with majority. An error means that nothing is known about it;
@@ -214,7 +238,7 @@ impl Session {
         self.until = None;
         self.careful = self.duplicates;
         let entries = work.into_entries();
-        match self.insert_log(place, &entries).await {
+        match self.append_to_log(place, &entries).await {
             Err(StoreError::Refused(refusal)) => return oversized(items, refusal),
             inserted => inserted?,
         }
@@ -226,9 +250,11 @@ impl Session {
             Err(StoreError::Refused(refusal)) if mutants::active(Mutant::InterruptedIsFailure) => {
                 Ok(Run::Refused { index: 0, refusal })
             }
-            committed => committed
-                .map(|()| Run::Committed(entries))
-                .map_err(Fault::from),
+            committed => {
+                committed?;
+                self.stands(place, entries.last().map_or(0, |entry| entry.t));
+                Ok(Run::Committed(entries))
+            }
         }
     }
 
@@ -441,7 +467,7 @@ impl Session {
         Ok(())
     }
 
-    async fn insert_log(&mut self, place: Place, entries: &[Entry]) -> Result<(), StoreError> {
+    async fn append_to_log(&mut self, place: Place, entries: &[Entry]) -> Result<(), StoreError> {
         let stamps = entries.first().zip(entries.last());
         let (first, last) = stamps.map_or((0, 0), |(first, last)| (first.t, last.t));
         let document = LogDocument {
@@ -454,22 +480,13 @@ impl Session {
             entries: entries.to_vec(),
             claim: false,
         };
-        let command = doc! { "insert": LOG, "documents": [document.to_bson(self.id())] };
-        let reply = self.command(DATABASE, command).await?;
-        let Some(error) = first_write_error(&reply) else {
-            return Ok(());
-        };
-        let by_id = error
-            .get_document("keyPattern")
-            .is_ok_and(|key| key.contains_key("ids"));
-        if error
-            .get_i32("code")
-            .is_ok_and(|code| code == DUPLICATE_KEY)
-            && by_id
-        {
-            return Err(StoreError::Repeated);
-        }
-        Err(StoreError::from_write_error(error))
+        let last = self
+            .last
+            .filter(|last| last.position.next() == place.position);
+        let last = last.ok_or(StoreError::Unproven)?;
+        let stored = document.to_bson(self.id());
+        let command = append::command(&document, &stored, last);
+        append::appended(&self.command(DATABASE, command).await?)
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {

@@ -8,8 +8,9 @@ use mongodb::options::ReadConcern;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::batch::{Session, first_write_error};
+use super::batch::{Place, Session, first_write_error};
 use super::error::{DUPLICATE_KEY, StoreError};
+use super::fault::LogFault;
 use super::log::Tail;
 use super::schema::{DATABASE, GUESTS, LOG, LogDocument, NODES};
 use super::{Store, log_of, within};
@@ -67,7 +68,7 @@ impl Store {
     /// The last claim that a majority holds, and signs of its life as the primary knows them at this
     /// moment.
     pub async fn sign(&self) -> Result<Sign, StoreError> {
-        within(SIGN_MAX, async {
+        let looked = within(SIGN_MAX, async {
             let Some(claim) = self.last_claim().await? else {
                 return Ok(Sign {
                     tenure: None,
@@ -84,13 +85,22 @@ impl Store {
                 tenure: Some(tenure),
             })
         })
-        .await
+        .await;
+        self.heed(looked).await
+    }
+
+    /// Whatever meets a fault of the log has it looked at, so that all who ask are told.
+    async fn heed<T>(&self, looked: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Log(_)) = &looked {
+            self.survey().await?;
+        }
+        looked
     }
 
     /// The log's last epoch, if the primary answers within a second.
     pub async fn probe(&self) -> Option<Epoch> {
-        let tail = within(SIGN_MAX, self.tail_with(ReadConcern::majority()));
-        let epoch = tail.await.ok()?.epoch;
+        let tail = within(SIGN_MAX, self.tail_with(ReadConcern::majority())).await;
+        let epoch = self.heed(tail).await.ok()?.epoch;
         // This look is no barrier, but it may come before a batch meets one.
         Some(match mutants::active(Mutant::NoFence) {
             true => Epoch::ZERO,
@@ -127,17 +137,16 @@ impl Store {
         self.vital.call(SIGN_MAX, show).await.map(drop)
     }
 
-    /// Becomes coordinator: ends what the last one left open, then appends a claim with the epoch
+    /// Becomes coordinator: looks whether the log is whole, ends what the last one left open, then appends a claim with the epoch
     /// after `over`. Refuses if another epoch has begun since.
     ///
     /// The tail is read with majority read concern. One that only a primary holds could be rolled back
     /// between this look and the append, and the claim would stand above a hole.
     pub async fn claim(&self, over: Epoch) -> Result<Claimed, ClaimError> {
-        let session = self.batch_session().await?;
+        let mut session = self.batch_session().await?;
         let batch = BatchId::fresh();
+        tokio::try_join!(self.survey(), self.end_others(over))?;
         loop {
-            self.end_sessions_of(over).await?;
-            self.end_guests(&[]).await?;
             let tail = self.tail_with(ReadConcern::majority()).await?;
             if tail.epoch > over {
                 return self.superseded().await;
@@ -152,7 +161,10 @@ impl Store {
             }
             let claim = self.claim_after(&tail, batch);
             match self.append_claim(&claim, &session).await {
-                Ok(()) => return Ok(self.claimed(&claim, session)),
+                Ok(()) => {
+                    session.stands(place_of(&claim), claim.last);
+                    return Ok(self.claimed(&claim, session));
+                }
                 Err(error) if error.code() == Some(DUPLICATE_KEY) => {
                     debug!(position = %claim.position, "another append came first");
                 }
@@ -161,12 +173,20 @@ impl Store {
                     warn!(%error, "a claim is in doubt");
                     let standing = self.at(claim.position).await?;
                     if standing.is_some_and(|document| document.batch == batch) {
+                        session.stands(place_of(&claim), claim.last);
                         return Ok(self.claimed(&claim, session));
                     }
                 }
             }
             sleep(CLAIM_PAUSE).await;
+            self.end_others(over).await?;
         }
+    }
+
+    /// Ends what the coordinator of this epoch and commands without a server left open.
+    async fn end_others(&self, over: Epoch) -> Result<(), StoreError> {
+        self.end_sessions_of(over).await?;
+        self.end_guests(&[]).await
     }
 
     async fn superseded(&self) -> Result<Claimed, ClaimError> {
@@ -186,13 +206,16 @@ impl Store {
         }
     }
 
-    fn claim_after(&self, tail: &Tail, batch: BatchId) -> LogDocument {
+    pub(super) fn claim_after(&self, tail: &Tail, batch: BatchId) -> LogDocument {
         // Past the end of the counter (`STAMP_MAX`) no write is taken; the room up to 2^63 is for
         // claims.
-        let clock = tail.clock.saturating_add(1);
+        //
+        // A log that was repaired may end below what was seen of it.
+        let (epoch, clock) = self.memory.floors();
+        let clock = tail.clock.max(clock).saturating_add(1);
         LogDocument {
             position: tail.position.next(),
-            epoch: tail.epoch.next(),
+            epoch: tail.epoch.max(epoch).next(),
             node: self.node.clone(),
             batch,
             first: clock,
@@ -212,7 +235,11 @@ impl Store {
         }
     }
 
-    async fn append_claim(&self, claim: &LogDocument, session: &Session) -> Result<(), StoreError> {
+    pub(super) async fn append_claim(
+        &self,
+        claim: &LogDocument,
+        session: &Session,
+    ) -> Result<(), StoreError> {
         let time_ms = i64::try_from(CLAIM_WAIT_MAX.as_millis()).unwrap_or(i64::MAX);
         let command = doc! {
             "insert": LOG,
@@ -288,12 +315,20 @@ impl Store {
     }
 }
 
+fn place_of(claim: &LogDocument) -> Place {
+    Place {
+        position: claim.position,
+        epoch: claim.epoch,
+        batch: claim.batch,
+    }
+}
+
 fn tenure_of(claim: &Document) -> Result<Tenure, StoreError> {
     let epoch = claim.get_i64("epoch").ok();
     let node = claim.get_str("node").ok();
     let node = node.and_then(|node| NodeName::parse(node).ok());
-    let damaged = || StoreError::Damaged("the last claim has another form".into());
-    let (epoch, node) = epoch.zip(node).ok_or_else(damaged)?;
+    let foreign = || StoreError::Log(LogFault::foreign(claim));
+    let (epoch, node) = epoch.zip(node).ok_or_else(foreign)?;
     Ok(Tenure {
         node,
         epoch: Epoch(epoch),

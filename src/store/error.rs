@@ -6,6 +6,7 @@ use bson::Document;
 use mongodb::error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, WriteFailure};
 use thiserror::Error as ThisError;
 
+use super::fault::LogFault;
 use crate::model::limits::REQUEST_RUN_MAX;
 use crate::model::{Failure, Refusal};
 
@@ -37,8 +38,14 @@ pub enum StoreError {
     /// No answer in time. Whether a write took effect is unknown.
     #[error("MongoDB did not answer within {0:?}")]
     TimedOut(Duration),
-    /// The log holds something that Drumline did not write.
-    #[error("the log is damaged: {0}")]
+    /// The append found no position before its own, or no index of request ids. Nothing was done.
+    #[error("the log is not what it was")]
+    Unproven,
+    /// Somebody has changed the log behind the nodes. Nothing was done.
+    #[error("{0}")]
+    Log(LogFault),
+    /// MongoDB sent what Drumline does not understand.
+    #[error("MongoDB's reply has another form: {0}")]
     Damaged(String),
 }
 
@@ -101,7 +108,8 @@ impl StoreError {
             Self::SnapshotGone => Failure::Stale("a collection has just changed".into()),
             Self::Contended => Failure::Unavailable("a document is locked".into()),
             Self::Unavailable(_) => Failure::Unavailable("no primary, or no connection".into()),
-            Self::ConnectionString(_) | Self::Repeated | Self::Damaged(_) => {
+            Self::Log(fault) => Failure::LogFault(fault.to_string()),
+            Self::ConnectionString(_) | Self::Repeated | Self::Unproven | Self::Damaged(_) => {
                 Failure::Unavailable("see the node's log".into())
             }
         }

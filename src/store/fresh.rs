@@ -167,6 +167,7 @@ mod tests {
             epoch: Epoch(1),
             clock,
             node: None,
+            batch: None,
         }
     }
 

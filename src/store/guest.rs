@@ -46,6 +46,7 @@ impl Guest {
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
         let makes = request.write.makes_documents();
         self.store.ensure(&request.namespace, makes).await?;
+        self.store.survey().await?;
         let mut session = self.store.batch_session().await?;
         let written = timeout_at(deadline, self.append(&mut session, &request)).await;
         if let Ok(written) = written {
@@ -122,6 +123,7 @@ impl Guest {
                 stamp: tail.clock.max(request.clock) + 1,
                 refused: here.as_ref().map(|(_, refusal)| refusal),
             };
+            session.is_after(&tail);
             match session.run(place, &[item], REQUEST_RUN_MAX).await {
                 Ok(Run::Committed(entries)) => return self.outcome(place.position, entries),
                 Ok(Run::Refused { refusal, .. } | Run::Held { refusal, .. }) => {
@@ -129,6 +131,7 @@ impl Guest {
                     continue;
                 }
                 Ok(Run::Contended { .. } | Run::Oversized) => {}
+                Err(StoreError::Unproven) => self.store.survey().await?,
                 Err(StoreError::Repeated) => {
                     if let Some(outcome) = self.replay(request).await? {
                         return Ok(outcome);
@@ -136,7 +139,8 @@ impl Guest {
                 }
                 Err(error) => {
                     debug!(%error, "an append is in doubt");
-                    if let Standing::Mine(entries) = self.resolve(session, place).await {
+                    let standing = self.resolve(session, place).await;
+                    if let Standing::Mine(entries) = standing.map_err(|_| Failure::Unknown)? {
                         return self.outcome(place.position, entries);
                     }
                 }
@@ -145,10 +149,11 @@ impl Guest {
         }
     }
 
-    async fn resolve(&self, session: &mut Session, place: Place) -> Standing {
+    async fn resolve(&self, session: &mut Session, place: Place) -> Result<Standing, StoreError> {
         loop {
             match self.store.resolve(session, place).await {
-                Ok(standing) => return standing,
+                Ok(standing) => return Ok(standing),
+                Err(StoreError::Log(fault)) => return Err(StoreError::Log(fault)),
                 Err(error) => debug!(%error, "cannot resolve the position yet"),
             }
             sleep(PAUSE).await;

@@ -10,9 +10,10 @@ use tracing::debug;
 
 use super::batch::{Place, Session};
 use super::error::{MAX_TIME_EXPIRED, StoreError};
-use super::schema::{DATABASE, Entry, LogDocument, NODES, stamp};
+use super::fault::LogFault;
+use super::schema::{DATABASE, Entry, LogDocument, NODES, batch_of, stamp};
 use super::{Store, log_of};
-use crate::model::{Epoch, NodeName, Outcome, Position, RequestId};
+use crate::model::{BatchId, Epoch, NodeName, Outcome, Position, RequestId};
 use crate::mutants::{self, Mutant};
 
 /// The most log documents that one look returns.
@@ -35,6 +36,8 @@ pub struct Tail {
     /// The counter of the last stamp.
     pub clock: i64,
     pub node: Option<NodeName>,
+    /// `None` in an empty log.
+    pub batch: Option<BatchId>,
 }
 
 impl Tail {
@@ -43,22 +46,21 @@ impl Tail {
         epoch: Epoch::ZERO,
         clock: 0,
         node: None,
+        batch: None,
     };
 
     pub(super) fn from_bson(document: &Document) -> Result<Self, StoreError> {
-        let number = |key: &str| {
-            let damaged = || StoreError::Damaged(format!("the last document has no {key}"));
-            document.get_i64(key).map_err(|_| damaged())
+        let number = |key: &str| document.get_i64(key).ok();
+        let read = || {
+            Some(Self {
+                position: Position(number("_id")?),
+                epoch: Epoch(number("epoch")?),
+                clock: number("last")?,
+                node: NodeName::parse(document.get_str("node").ok()?).ok(),
+                batch: Some(batch_of(document)?),
+            })
         };
-        Ok(Self {
-            position: Position(number("_id")?),
-            epoch: Epoch(number("epoch")?),
-            clock: number("last")?,
-            node: document
-                .get_str("node")
-                .ok()
-                .and_then(|name| NodeName::parse(name).ok()),
-        })
+        read().ok_or_else(|| StoreError::Log(LogFault::foreign(document)))
     }
 
     /// The tail by the log's last document, if there is one.
@@ -66,8 +68,13 @@ impl Tail {
         last.map_or(Ok(Self::EMPTY), Self::from_bson)
     }
 
+    /// Any position. What somebody else keeps under another kind of `_id` is not in the way.
+    pub(super) fn anywhere() -> Document {
+        doc! { "_id": {"$gt": 0_i64} }
+    }
+
     pub(super) fn projection() -> Document {
-        doc! { "epoch": 1, "last": 1, "node": 1 }
+        doc! { "epoch": 1, "last": 1, "node": 1, "batch": 1 }
     }
 }
 
@@ -105,8 +112,22 @@ impl Seen {
 impl Store {
     /// The end of the log, with linearizable read concern: it holds everything that any node has
     /// acknowledged before this call. (The last document is one document, found by one step in the
-    /// index of `_id`; MongoDB's promise covers that.)
+    /// index of `_id`; MongoDB's promise covers that.) One that ends before what was known when the
+    /// call began is an error: the log went back.
     pub async fn tail(&self) -> Result<Tail, StoreError> {
+        let known = self.memory.position();
+        let mut tail = self.newest_tail().await?;
+        if known.is_some_and(|known| tail.position < known) {
+            // It may have been repaired meanwhile.
+            self.survey().await?;
+            tail = self.newest_tail().await?;
+        }
+        self.remember(&tail);
+        Ok(tail)
+    }
+
+    /// The end of the log, with linearizable read concern, whatever was known of it.
+    pub(super) async fn newest_tail(&self) -> Result<Tail, StoreError> {
         let concern = match mutants::active(Mutant::LocalReads) {
             true => ReadConcern::local(),
             false => ReadConcern::linearizable(),
@@ -151,7 +172,7 @@ impl Store {
     pub(super) async fn tail_with(&self, concern: ReadConcern) -> Result<Tail, StoreError> {
         let find = |client: Client| async move {
             let log = log_of(&client);
-            let find = log.find_one(doc! {}).sort(doc! {"_id": -1});
+            let find = log.find_one(Tail::anywhere()).sort(doc! {"_id": -1});
             let find = find.projection(Tail::projection()).max_time(LOOK_MAX);
             find.read_concern(concern).await.map_err(given_up)
         };
@@ -172,6 +193,7 @@ impl Store {
             return Ok(Standing::Absent);
         };
         if document.batch == place.batch && !mutants::active(Mutant::PositionRecomputed) {
+            session.stands(place, document.last);
             return Ok(Standing::Mine(document.entries));
         }
         let fenced = |epoch| epoch > place.epoch && !mutants::active(Mutant::NoFence);
@@ -181,7 +203,10 @@ impl Store {
         let tail = self.tail().await?;
         match fenced(tail.epoch) {
             true => Ok(Standing::Fenced(tail.epoch)),
-            false => Ok(Standing::Guest(tail)),
+            false => {
+                session.is_after(&tail);
+                Ok(Standing::Guest(tail))
+            }
         }
     }
 
@@ -249,7 +274,7 @@ impl Store {
 }
 
 /// A log document as it is stored: the driver's own decoder guesses.
-fn plain(stored: &RawDocument) -> Result<Document, StoreError> {
+pub(super) fn plain(stored: &RawDocument) -> Result<Document, StoreError> {
     Document::try_from(stored).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 

@@ -133,7 +133,7 @@ impl Store {
         let anyone = ReadPreference::PrimaryPreferred { options: None };
         let find = |client: Client| async move {
             let log = log_of(&client);
-            let find = log.find_one(doc! {}).sort(doc! {"_id": -1});
+            let find = log.find_one(Tail::anywhere()).sort(doc! {"_id": -1});
             let find = find.projection(Tail::projection());
             let find = find.read_concern(ReadConcern::majority());
             find.selection_criteria(SelectionCriteria::ReadPreference(anyone))

@@ -4,12 +4,14 @@
 //! driver half-way: all of them go through `gate`.
 
 pub mod admin;
+mod append;
 mod apply;
 mod assist;
 mod batch;
 mod claim;
 mod direct;
 mod error;
+mod fault;
 mod fresh;
 mod gate;
 mod guest;
@@ -20,7 +22,9 @@ mod merged;
 mod nearest;
 mod probe;
 mod read;
+mod repair;
 mod schema;
+mod log_watch;
 mod topology;
 mod work;
 
@@ -43,6 +47,7 @@ pub use batch::{Item, Place, Run, Session};
 pub use claim::{ClaimError, Claimed, Sign};
 pub use direct::{Direct, DirectError};
 pub use error::StoreError;
+pub use fault::LogFault;
 pub use guest::Guest;
 pub use log::{Seen, Standing, Tail};
 pub use members::MemberLook;
@@ -90,6 +95,8 @@ pub struct Shared {
     members: members::Members,
     nearest: Nearest,
     primary: topology::Primary,
+    /// What is known of the log.
+    memory: log_watch::Memory,
     /// The collections met before, and whether they have a collation.
     known: Mutex<BTreeMap<Namespace, bool>>,
 }
@@ -144,6 +151,7 @@ impl Store {
             members: members::Members::new(seen.clone()),
             nearest: Nearest::new(seen),
             primary,
+            memory: log_watch::Memory::default(),
             known: Mutex::default(),
         })))
     }

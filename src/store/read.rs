@@ -111,7 +111,7 @@ impl Store {
                 false => start.snapshot(true).await?,
             };
             let log = log_of(&client);
-            let find = log.find_one(doc! {}).sort(doc! {"_id": -1});
+            let find = log.find_one(Tail::anywhere()).sort(doc! {"_id": -1});
             let last = find
                 .projection(Tail::projection())
                 .read_concern(ReadConcern::snapshot())

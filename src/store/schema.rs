@@ -4,6 +4,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 
 use super::error::StoreError;
+use super::fault::LogFault;
 use crate::model::{
     Answer, BatchId, Digest, Epoch, NodeName, Position, Refusal, RequestId, Stamp, policy,
 };
@@ -17,6 +18,10 @@ pub const LOG: &str = "log";
 pub const GUESTS: &str = "guests";
 /// Signs of life of coordinators that some peer may be cut off from.
 pub const NODES: &str = "nodes";
+/// How far the log had come, beside the log: who looks later sees whether it went back.
+pub const MARKS: &str = "marks";
+/// The name of the log's index over request ids.
+pub const REQUEST_IDS: &str = "ids";
 /// The field that carries a document's stamp.
 pub const STAMP_FIELD: &str = policy::STAMP_FIELD;
 
@@ -24,7 +29,7 @@ pub const STAMP_FIELD: &str = policy::STAMP_FIELD;
 /// absent where there are none, and the index is sparse.
 pub fn indexes() -> Vec<Document> {
     vec![
-        doc! { "key": {"ids": 1}, "name": "ids", "unique": true, "sparse": true },
+        doc! { "key": {"ids": 1}, "name": REQUEST_IDS, "unique": true, "sparse": true },
         doc! {
             "key": {"epoch": 1},
             "name": "claims",
@@ -71,7 +76,7 @@ impl LogDocument {
             "epoch": self.epoch.0,
             "kind": if self.claim { "claim" } else { "batch" },
             "node": self.node.as_str(),
-            "batch": binary(BinarySubtype::Uuid, &self.batch.bytes()),
+            "batch": batch_to_bson(&self.batch),
             "lsid": lsid,
             "first": self.first,
             "last": self.last,
@@ -87,12 +92,7 @@ impl LogDocument {
     }
 
     pub fn from_bson(document: &Document) -> Result<Self, StoreError> {
-        Self::read(document).ok_or_else(|| {
-            let position = document.get("_id").map_or("?".into(), Bson::to_string);
-            StoreError::Damaged(format!(
-                "the document at position {position} has another form"
-            ))
-        })
+        Self::read(document).ok_or_else(|| StoreError::Log(LogFault::foreign(document)))
     }
 
     fn read(document: &Document) -> Option<Self> {
@@ -101,7 +101,7 @@ impl LogDocument {
             position: Position(document.get_i64("_id").ok()?),
             epoch: Epoch(document.get_i64("epoch").ok()?),
             node: NodeName::parse(document.get_str("node").ok()?).ok()?,
-            batch: BatchId::from_bytes(bytes_of(document, "batch")?.try_into().ok()?),
+            batch: batch_of(document)?,
             first: document.get_i64("first").ok()?,
             last: document.get_i64("last").ok()?,
             entries: (entries.iter())
@@ -201,6 +201,17 @@ fn refusal_from_bson(error: &Document) -> Option<Refusal> {
         name: error.get_str("name").ok()?.to_owned(),
         message: error.get_str("message").ok()?.to_owned(),
     })
+}
+
+/// A batch id as documents hold it.
+pub fn batch_to_bson(batch: &BatchId) -> Bson {
+    binary(BinarySubtype::Uuid, &batch.bytes())
+}
+
+/// The batch id of a log document or of a mark.
+pub fn batch_of(document: &Document) -> Option<BatchId> {
+    let bytes = bytes_of(document, "batch")?.try_into().ok()?;
+    Some(BatchId::from_bytes(bytes))
 }
 
 /// The stamp of an entry.

@@ -23,6 +23,7 @@ mod guest;
 mod layers;
 mod lifetime;
 mod limits;
+mod log_faults;
 mod neighbours;
 mod order;
 mod readme;
