@@ -24,6 +24,10 @@ pub struct ClusterView {
     pub term: Option<i64>,
     pub nodes: Vec<NodeView>,
     pub members: Vec<MemberView>,
+    /// What keeps the node that was asked from serving, with the way out. Left out if there is
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 /// A stamp: its counter, and the node that gave it.
@@ -82,12 +86,13 @@ impl ClusterView {
                 .map(|member| member_view(member, primary))
                 .collect(),
             nodes: known.nodes,
+            faults: Vec::new(),
         }
     }
 
     /// Why the cluster is degraded, one line each; empty if all is well.
     pub fn troubles(&self) -> Vec<String> {
-        let mut troubles = Vec::new();
+        let mut troubles = self.faults.clone();
         if self.coordinator.is_none() {
             troubles.push("no node is coordinator".to_owned());
         }

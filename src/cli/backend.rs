@@ -2,13 +2,14 @@
 
 use bson::Document;
 
+use super::exit::say;
 use crate::client::{Client, ClientError, Clock, Found, Seen, Written};
 use crate::config::Secret;
 use crate::model::{
     Call, Consistency, Failure, Namespace, Position, Read, RequestId, Stamp, Write, WriteRequest,
     policy,
 };
-use crate::store::{Guest, STAMP_FIELD, StoreError};
+use crate::store::{Guest, STAMP_FIELD, StoreError, survey};
 
 /// Executes requests. Both ways give the same answers.
 #[derive(Debug)]
@@ -29,7 +30,10 @@ impl Backend {
     ) -> Result<Written, ClientError> {
         match self {
             Self::Servers(client) => client.write(namespace, write, id, clock).await,
-            Self::Direct(direct) => direct.write(namespace, write, id, clock).await,
+            Self::Direct(direct) => {
+                let written = direct.write(namespace, write, id, clock).await;
+                direct.explain(written).await
+            }
         }
     }
 
@@ -42,7 +46,10 @@ impl Backend {
     ) -> Result<Found, ClientError> {
         match self {
             Self::Servers(client) => client.read(namespace, read, consistency, clock).await,
-            Self::Direct(direct) => direct.read(namespace, read, consistency, clock).await,
+            Self::Direct(direct) => {
+                let found = direct.read(namespace, read, consistency, clock).await;
+                direct.explain(found).await
+            }
         }
     }
 
@@ -54,7 +61,7 @@ impl Backend {
     ) -> Result<Vec<Document>, ClientError> {
         match self {
             Self::Servers(client) => client.log(from, limit, clock).await,
-            Self::Direct(direct) => direct.log(from, limit).await,
+            Self::Direct(direct) => direct.explain(direct.log(from, limit).await).await,
         }
     }
 }
@@ -89,7 +96,9 @@ impl Direct {
             bytes: 0,
             write: write.with_ids(),
         };
-        let outcome = match self.guest().await?.write(request).await {
+        let guest = self.guest().await?;
+        guest.can_write(self.uri.expose()).await?;
+        let outcome = match guest.write(request).await {
             Err(Failure::Unknown) => return Err(ClientError::UnknownToGuest { id: id.clone() }),
             other => other?,
         };
@@ -134,12 +143,41 @@ impl Direct {
         Ok(guest.log(Position(from), i64::from(limit)).await?)
     }
 
+    /// Where the replica set itself is to blame, that is said instead of what the request met.
+    async fn explain<T>(&self, ended: Result<T, ClientError>) -> Result<T, ClientError> {
+        let error = match ended {
+            Err(error) if may_be_the_ground(&error) => error,
+            other => return other,
+        };
+        match (survey(self.uri.expose()).await, error) {
+            (Ok(Some(fault)), error @ ClientError::UnknownToGuest { .. }) => {
+                say(&fault.to_string());
+                Err(error)
+            }
+            (Ok(Some(fault)), _) => Err(fault.into()),
+            (_, error) => Err(error),
+        }
+    }
+
     async fn guest(&self) -> Result<Guest, ClientError> {
         let connected = Guest::connect(self.uri.expose()).await;
         connected.map_err(|error| match error {
             StoreError::ConnectionString(why) => ClientError::Invalid(format!("--mongodb: {why}")),
             other => other.into_failure().into(),
         })
+    }
+}
+
+/// MongoDB's codes for who may not, and for what a server does not do that is in no replica set:
+/// Unauthorized, AuthenticationFailed, IllegalOperation, InvalidOptions, NoReplicationEnabled,
+/// CommandNotSupported, NotAReplicaSet, ReadConcernMajorityNotEnabled.
+const GROUND_CODES: [i32; 8] = [13, 18, 20, 72, 76, 115, 123, 148];
+
+fn may_be_the_ground(error: &ClientError) -> bool {
+    match error {
+        ClientError::UnknownToGuest { .. } | ClientError::Guest(Failure::Unavailable(_)) => true,
+        ClientError::Guest(Failure::ReadRefused { code, .. }) => GROUND_CODES.contains(code),
+        _ => false,
     }
 }
 

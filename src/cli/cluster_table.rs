@@ -4,7 +4,7 @@ use bson::{Document, doc};
 
 use super::table::render as columns;
 use crate::model::{Liveness, Role};
-use crate::text::{Tone, cut, one_line as text};
+use crate::text::{Tone, cut, one_line as text, wrapped};
 use crate::view::{ClusterView, MemberView, NodeView};
 
 /// What stands for a value that is not known.
@@ -23,8 +23,11 @@ pub fn render(view: &ClusterView, width: usize, colour: bool) -> Vec<String> {
     if !troubles.is_empty() {
         lines.push((String::new(), Tone::Plain));
     }
-    let named = |why: &String| (text(&format!("degraded: {why}")), Tone::Bad);
-    lines.extend(troubles.iter().map(named));
+    for why in &troubles {
+        // Read to its end: it says what to do.
+        let told = wrapped(&text(&format!("degraded: {why}")), width);
+        lines.extend(told.into_iter().map(|line| (line, Tone::Bad)));
+    }
     let painted = lines.iter().map(|(line, tone)| {
         let line = cut(line, width);
         if colour { tone.paint(&line) } else { line }
@@ -148,6 +151,7 @@ mod tests {
             state,
         };
         ClusterView {
+            faults: Vec::new(),
             coordinator: Some("n1".into()),
             epoch: Some(3),
             position: Some(4_711),

@@ -66,7 +66,10 @@ impl StoreError {
     /// are kept.
     pub(super) fn from_connection_string(error: Error) -> Self {
         match error.kind.as_ref() {
-            ErrorKind::InvalidArgument { message, .. } => Self::ConnectionString(message.clone()),
+            ErrorKind::InvalidArgument { message, .. }
+            | ErrorKind::InvalidTlsConfig { message, .. } => {
+                Self::ConnectionString(message.clone())
+            }
             ErrorKind::DnsResolve { message, .. } => Self::Unavailable(message.clone()),
             _ => Self::Unavailable("the servers that the connection string names".into()),
         }
@@ -211,7 +214,7 @@ fn for_capped(refusal: &Refusal) -> bool {
         && refusal.message.contains("capped collection")
 }
 
-fn refusal_of(error: &Error) -> Option<Refusal> {
+pub(super) fn refusal_of(error: &Error) -> Option<Refusal> {
     match error.kind.as_ref() {
         ErrorKind::Command(command) => Some(Refusal {
             code: command.code,

@@ -12,15 +12,19 @@ mod direct;
 mod error;
 mod fresh;
 mod gate;
+mod ground;
 mod guest;
 mod hello;
+mod knock;
 mod log;
 mod members;
 mod merged;
+mod name;
 mod nearest;
 mod probe;
 mod read;
 mod schema;
+mod survey;
 mod topology;
 mod work;
 
@@ -43,12 +47,15 @@ pub use batch::{Item, Place, Run, Session};
 pub use claim::{ClaimError, Claimed, Sign};
 pub use direct::{Direct, DirectError};
 pub use error::StoreError;
+pub use ground::Fault;
 pub use guest::Guest;
 pub use log::{Seen, Standing, Tail};
 pub use members::MemberLook;
+pub use name::{Holder, Instance};
 pub use probe::{Look, Probe, members_of};
 pub use read::Question;
 pub use schema::{Entry, LogDocument, STAMP_FIELD};
+pub use survey::survey;
 
 /// Every call to MongoDB ends after this long at the latest: the driver has no socket time-out.
 const CALL_MAX: Duration = Duration::from_secs(5);

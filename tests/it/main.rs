@@ -19,6 +19,7 @@ mod faults;
 mod failover;
 mod fetch;
 mod foreign;
+mod ground;
 mod guest;
 mod layers;
 mod lifetime;
