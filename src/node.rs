@@ -53,12 +53,19 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// It would never serve.
     #[error("this node does not start: {0}")]
-    Ground(#[from] Fault),
+    Ground(Fault),
     #[error(
         "this node stops: another process has taken the name {0} while this one did not answer; \
          nodes of one cluster need a --name each"
     )]
     Replaced(NodeName),
+}
+
+/// Its text holds the fault's already; a source would be told once more.
+impl From<Fault> for NodeError {
+    fn from(fault: Fault) -> Self {
+        Self::Ground(fault)
+    }
 }
 
 /// How a node ends.

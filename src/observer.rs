@@ -65,7 +65,7 @@ impl Observer {
         {
             return look.clone();
         }
-        let (members, tail) = tokio::join!(self.store.members(), self.store.recent_tail());
+        let (members, tail) = tokio::join!(self.store.all_members(), self.store.recent_tail());
         let known = || last.as_ref().and_then(|look| look.tail.clone());
         let look = Look {
             members,

@@ -68,6 +68,20 @@ pub struct MemberView {
     pub rtt_ms: Option<f64>,
     /// The member that it copies the oplog from.
     pub sync_source: Option<String>,
+    /// Clients do not see it. Left out if they do.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hidden: bool,
+    /// How far behind it is held on purpose, in seconds. Left out if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_s: Option<i64>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl ClusterView {
@@ -140,6 +154,11 @@ fn member_view(look: &MemberLook, primary: Option<&MemberLook>) -> MemberView {
             .round_trip
             .map(|time| time.as_micros() as f64 / 1_000.0),
         sync_source: look.sync_source.clone(),
+        hidden: look.apart.is_some_and(|apart| apart.hidden),
+        delay_s: look
+            .apart
+            .map(|apart| apart.delay)
+            .filter(|delay| *delay > 0),
     }
 }
 
@@ -176,6 +195,7 @@ mod tests {
             sync_source: None,
             term: Some(term),
             index: None,
+            apart: None,
         }
     }
 

@@ -1,6 +1,9 @@
 //! What executes a one-shot command: a server, or the command itself.
 
+use std::time::Duration;
+
 use bson::Document;
+use tokio::time::sleep;
 
 use super::exit::say;
 use crate::client::{Client, ClientError, Clock, Found, Seen, Written};
@@ -10,6 +13,9 @@ use crate::model::{
     policy,
 };
 use crate::store::{Guest, STAMP_FIELD, StoreError, survey};
+
+/// A request that has taken so long is worth a look at what the connection string leads to.
+const SUSPICIOUS_AFTER: Duration = Duration::from_millis(500);
 
 /// Executes requests. Both ways give the same answers.
 #[derive(Debug)]
@@ -97,7 +103,8 @@ impl Direct {
             write: write.with_ids(),
         };
         let guest = self.guest().await?;
-        guest.can_write(self.uri.expose()).await?;
+        let can_write = async { Ok(guest.can_write(self.uri.expose()).await?) };
+        self.unless_hopeless(Box::pin(can_write)).await?;
         let outcome = match guest.write(request).await {
             Err(Failure::Unknown) => return Err(ClientError::UnknownToGuest { id: id.clone() }),
             other => other?,
@@ -127,9 +134,11 @@ impl Direct {
             return Err(Failure::NoCoordinator.into());
         };
         let guest = self.guest().await?;
-        let found = guest
-            .read(&namespace, &read, consistency, clock.now())
-            .await?;
+        let reading = async {
+            let found = guest.read(&namespace, &read, consistency, clock.now());
+            Ok(found.await?)
+        };
+        let found = self.unless_hopeless(Box::pin(reading)).await?;
         clock.witness(at(&found.stamp));
         Ok(Found {
             documents: found.documents,
@@ -143,13 +152,31 @@ impl Direct {
         Ok(guest.log(Position(from), i64::from(limit)).await?)
     }
 
+    /// Does what changes nothing, unless it becomes clear that no waiting will help.
+    async fn unless_hopeless<T>(
+        &self,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let hopeless = async {
+            sleep(SUSPICIOUS_AFTER).await;
+            match Box::pin(survey(self.uri.expose())).await {
+                Ok(Some(fault)) if fault.is_permanent() => fault,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            fault = hopeless => Err(fault.into()),
+        }
+    }
+
     /// Where the replica set itself is to blame, that is said instead of what the request met.
     async fn explain<T>(&self, ended: Result<T, ClientError>) -> Result<T, ClientError> {
         let error = match ended {
             Err(error) if may_be_the_ground(&error) => error,
             other => return other,
         };
-        match (survey(self.uri.expose()).await, error) {
+        match (Box::pin(survey(self.uri.expose())).await, error) {
             (Ok(Some(fault)), error @ ClientError::UnknownToGuest { .. }) => {
                 say(&fault.to_string());
                 Err(error)

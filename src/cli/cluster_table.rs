@@ -107,11 +107,18 @@ fn member_row(member: &MemberView) -> Document {
     let source = member.sync_source.as_deref();
     doc! {
         "member": &member.host,
-        "state": &member.state,
+        "state": member_state(member),
         "lag": or_unknown(member.lag_ms.map(|lag| format!("{lag} ms"))),
         "round trip": or_unknown(member.rtt_ms.map(|time| format!("{time:.1} ms"))),
         "sync source": or_unknown(source),
     }
+}
+
+fn member_state(member: &MemberView) -> String {
+    let mut words = vec![member.state.clone()];
+    words.extend(member.hidden.then(|| "hidden".to_owned()));
+    words.extend(member.delay_s.map(|delay| format!("{delay} s late")));
+    words.join(", ")
 }
 
 fn member_tone(member: &MemberView) -> Tone {
@@ -139,6 +146,8 @@ mod tests {
             lag_ms: Some(12),
             rtt_ms: Some(0.36),
             sync_source: Some("127.0.0.1:7411".into()),
+            hidden: false,
+            delay_s: None,
         }
     }
 

@@ -18,27 +18,17 @@ const REPLY_BYTES_MAX: usize = 1 << 20;
 const OP_MSG: i32 = 2013;
 const HEADER_BYTES: usize = 16;
 
-/// A TLS 1.2 greeting with one cipher and no extension. Who speaks TLS answers it with a greeting of
-/// its own or with an alert.
-const TLS_HELLO: [u8; 50] = {
-    let mut bytes = [7_u8; 50];
-    let head = [0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 3];
-    let mut at = 0;
-    while at < head.len() {
-        bytes[at] = head[at];
-        at += 1;
-    }
-    // After the 32 random bytes: no session, one cipher, no compression.
-    let tail = [0, 0, 2, 0xc0, 0x2f, 1, 0];
-    let mut at = 0;
-    while at < tail.len() {
-        bytes[43 + at] = tail[at];
-        at += 1;
-    }
-    bytes
-};
+/// What a greeting of TLS ends with, after its 32 random bytes: no session, three ciphers, no
+/// compression, and the extensions without which a server hangs up in silence: groups, formats of
+/// points, signatures, versions 1.3 and 1.2, no key yet.
+const TLS_TAIL: [u8; 54] = [
+    0, 0, 6, 0x13, 1, 0xc0, 0x2f, 0xc0, 0x2b, 1, 0, 0, 41, 0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2,
+    1, 0, 0, 13, 0, 8, 0, 6, 4, 1, 4, 3, 8, 4, 0, 43, 0, 5, 4, 3, 4, 3, 3, 0, 51, 0, 2, 0, 0,
+];
 const HTTP_HELLO: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 const HTTP: &[u8] = b"HTTP";
+/// In what mongod says to one who speaks HTTP.
+const TO_A_BROWSER: &[u8] = b"native driver port";
 
 /// Who stands behind an address.
 #[derive(Debug, PartialEq)]
@@ -66,7 +56,7 @@ pub(super) async fn hello(host: &str, port: u16) -> Knocked {
     }
     let alert_or_greeting = |bytes: &[u8]| matches!(bytes, [0x15 | 0x16, 3, ..]);
     let is_tls = alert_or_greeting(&bytes)
-        || matches!(exchange(host, port, &TLS_HELLO).await, Ok(bytes) if alert_or_greeting(&bytes));
+        || matches!(exchange(host, port, &tls_greeting()).await, Ok(bytes) if alert_or_greeting(&bytes));
     if is_tls {
         return Knocked::Tls;
     }
@@ -74,6 +64,13 @@ pub(super) async fn hello(host: &str, port: u16) -> Knocked {
         return Knocked::Foreign("it speaks another protocol");
     }
     match exchange(host, port, HTTP_HELLO).await {
+        Ok(bytes)
+            if bytes
+                .windows(TO_A_BROWSER.len())
+                .any(|part| part == TO_A_BROWSER) =>
+        {
+            Knocked::Nothing("is MongoDB and hangs up".into())
+        }
         Ok(bytes) if bytes.starts_with(HTTP) => Knocked::Foreign("it speaks HTTP"),
         Ok(bytes) if !bytes.is_empty() => Knocked::Foreign("it speaks another protocol"),
         _ => Knocked::Nothing("takes connections and does not answer".into()),
@@ -140,6 +137,17 @@ fn greeting() -> Vec<u8> {
     bytes.extend(head.into_iter().flat_map(i32::to_le_bytes));
     bytes.push(0); // one document follows
     bytes.extend(body);
+    bytes
+}
+
+/// Who speaks TLS answers it with a greeting of its own or with an alert.
+fn tls_greeting() -> Vec<u8> {
+    const RANDOM: [u8; 32] = [7; 32];
+    // Lengths count what comes after them; all are far below 256.
+    let body = u8::try_from(2 + RANDOM.len() + TLS_TAIL.len()).unwrap_or(0);
+    let mut bytes = vec![0x16, 3, 1, 0, body + 4, 1, 0, 0, body, 3, 3];
+    bytes.extend(RANDOM);
+    bytes.extend(TLS_TAIL);
     bytes
 }
 
@@ -220,8 +228,7 @@ mod tests {
         assert_eq!(reply_in(&bytes), Some(doc! {"hello": 1, "$db": "admin"}));
         assert_eq!(reply_in(b"HTTP/1.1 400 Bad Request\r\n\r\n"), None);
         assert_eq!(reply_in(&[]), None);
-        // The lengths that a TLS greeting names inside itself.
-        assert_eq!(usize::from(TLS_HELLO[4]), TLS_HELLO.len() - 5);
-        assert_eq!(usize::from(TLS_HELLO[8]), TLS_HELLO.len() - 9);
+        let tls = tls_greeting();
+        assert_eq!((tls.len(), tls[4], tls[8]), (97, 92, 88));
     }
 }

@@ -50,7 +50,7 @@ pub use error::StoreError;
 pub use ground::Fault;
 pub use guest::Guest;
 pub use log::{Seen, Standing, Tail};
-pub use members::MemberLook;
+pub use members::{Apart, MemberLook};
 pub use name::{Holder, Instance};
 pub use probe::{Look, Probe, members_of};
 pub use read::Question;

@@ -129,6 +129,11 @@ async fn ask_by_driver(options: &ClientOptions, address: &ServerAddress, host: &
     let error = match open_and_ask(options, doc! {"hello": 1}).await {
         Ok(Ok(reply)) => return Found::Member(reply),
         Ok(Err(error)) => error.kind.to_string(),
+        // A file that is not there, or holds no certificate.
+        Err(StoreError::ConnectionString(why)) => {
+            let host = host.to_owned();
+            return Found::Fault(Fault::TlsFails { host, why });
+        }
         Err(error) => error.to_string(),
     };
     let ServerAddress::Tcp { host: name, port } = address else {

@@ -206,7 +206,9 @@ fn node_tells(cluster: &Cluster, row: &Row<'_>) -> ExtraNode {
     let view = runtime.block_on(http.get("/status")).json();
     assert_tells(row, "/status", &view["faults"].to_string());
     assert_tells(row, "log", &node.said());
-    let table = cluster.sandbox().run(&["status", "--servers", &node.url]);
+    let table = cluster
+        .sandbox()
+        .run(&["status", "--servers", &node.url, "-o", "table"]);
     assert_eq!(table.status, 3, "{table:?}");
     let table: Vec<_> = table.stdout.split_whitespace().collect();
     assert_tells(row, "status", &table.join(" "));

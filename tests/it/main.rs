@@ -24,6 +24,7 @@ mod guest;
 mod layers;
 mod lifetime;
 mod limits;
+mod namesake;
 mod neighbours;
 mod order;
 mod readme;
