@@ -22,6 +22,9 @@ pub enum StoreError {
     /// write took effect is unknown.
     #[error("MongoDB is not available: {0}")]
     Unavailable(String),
+    /// MongoDB has no room left. Whether a write took effect is unknown.
+    #[error("the disk of MongoDB's primary is full (OutOfDiskSpace, 14031): make room there")]
+    DiskFull,
     /// Another transaction holds a document that the call needs. Nothing was done.
     #[error("another transaction is in the way")]
     Contended,
@@ -55,6 +58,7 @@ const INTERRUPTED: i32 = 11602;
 /// WriteConflict and LockTimeout: another transaction has written a document, or another operation
 /// has locked a collection, or waits for its lock.
 const IN_THE_WAY: [i32; 2] = [112, 24];
+const OUT_OF_DISK_SPACE: i32 = 14_031;
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const ILLEGAL_OPERATION: i32 = 20;
 pub(super) const NOT_IN_TRANSACTION: i32 = 263;
@@ -102,6 +106,9 @@ impl StoreError {
             Self::TimedOut(_) => Failure::Unavailable("it did not answer in time".into()),
             Self::Crowded(_) => Failure::Busy,
             Self::SnapshotGone => Failure::Stale("a collection has just changed".into()),
+            Self::DiskFull => {
+                Failure::Unavailable("its primary's disk is full: make room there".into())
+            }
             Self::Contended => Failure::Unavailable("a document is locked".into()),
             Self::Unavailable(_) => Failure::Unavailable("no primary, or no connection".into()),
             Self::ConnectionString(_) | Self::Repeated | Self::Damaged(_) => {
@@ -159,6 +166,9 @@ impl StoreError {
         }
         if refusal.code == SNAPSHOT_UNAVAILABLE {
             return Self::SnapshotGone;
+        }
+        if refusal.code == OUT_OF_DISK_SPACE {
+            return Self::DiskFull;
         }
         if STATE_CODES.contains(&refusal.code) {
             return Self::Unavailable(format!("{} ({})", refusal.name, refusal.code));
@@ -236,5 +246,21 @@ fn short(error: &Error) -> String {
     match text.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    #[test]
+    fn a_full_disk_is_no_refusal_of_the_request_and_is_told_as_what_it_is() {
+        let error = doc! {"code": OUT_OF_DISK_SPACE, "errmsg": "available disk space"};
+        let error = StoreError::from_write_error(&error);
+        assert!(matches!(error, StoreError::DiskFull), "{error:?}");
+        let told = error.into_failure();
+        assert!(matches!(&told, Failure::Unavailable(_)), "{told:?}");
+        assert!(told.to_string().contains("disk is full"), "{told}");
     }
 }

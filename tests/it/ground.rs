@@ -365,6 +365,7 @@ fn a_mongod_that_cannot_be_served_is_refused_and_what_may_pass_is_waited_for() {
     assert!(!names.contains(&"drumline".to_owned()), "{names:?}");
     drop(alone);
 
+    tls_on_one_side_only(sandbox);
     let set = Mongod::start(sandbox, &["--replSet", "own"]);
     let waits = Row {
         name: "a set that is not initiated",
@@ -424,6 +425,39 @@ fn a_mongod_that_cannot_be_served_is_refused_and_what_may_pass_is_waited_for() {
         secret: None,
     };
     refuses_to_start(sandbox, &old);
+}
+
+fn tls_on_one_side_only(sandbox: &Sandbox) {
+    let certificate = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/data/mongod.pem");
+    let flags = [
+        "--replSet",
+        "tls",
+        "--tlsMode",
+        "requireTLS",
+        "--tlsCertificateKeyFile",
+    ];
+    let flags = [&flags[..], &[certificate]].concat();
+    let mongod = Mongod::start(sandbox, &flags);
+    let demanded = Row {
+        name: "TLS that the server demands",
+        uri: mongod.uri(),
+        told: &["speaks TLS alone", "tls=true"],
+        secret: None,
+    };
+    let unknown = Row {
+        name: "a certificate that nobody vouches for",
+        uri: format!("{}?tls=true", mongod.uri()),
+        told: &["the TLS connection to", "certificate", "tlsCAFile"],
+        secret: None,
+    };
+    for row in [demanded, unknown] {
+        refuses_to_start(sandbox, &row);
+        command_tells(sandbox, &row, 1);
+    }
+    // With TLS on both sides it is looked at like any other.
+    let uri = format!("{}?tls=true&tlsAllowInvalidCertificates=true", mongod.uri());
+    let outcome = get(sandbox, &uri);
+    assert!(outcome.stderr.contains("is not initiated"), "{outcome:?}");
 }
 
 #[test]
