@@ -72,11 +72,11 @@ impl Board {
     }
 }
 
-/// Looks at the ground before a node stands on it. What stays wrong is an error; what may pass is put
-/// up on the board, and the node starts.
+/// Looks at the ground before a node stands on it. On one that serves nothing it does not
+/// start; what may pass, and what forbids only a part, is put up on the board.
 pub async fn before_start(uri: &Secret, board: &Board) -> Result<(), Fault> {
     match survey(uri.expose()).await {
-        Ok(Some(fault)) if fault.is_permanent() => Err(fault),
+        Ok(Some(fault)) if fault.forbids_all() => Err(fault),
         Ok(fault) => {
             board.ground(fault.map(|fault| fault.to_string()));
             Ok(())
@@ -101,7 +101,7 @@ pub async fn watch(store: Store, uri: Secret, board: Board) {
         }
         looked = Instant::now();
         let found = match answers {
-            true => Ok(store.look_inside().await),
+            true => Ok(store.look_inside(uri.expose()).await),
             false => survey(uri.expose()).await,
         };
         debug!(?found, answers, "looked at the ground");

@@ -160,7 +160,7 @@ impl Direct {
         let hopeless = async {
             sleep(SUSPICIOUS_AFTER).await;
             match Box::pin(survey(self.uri.expose())).await {
-                Ok(Some(fault)) if fault.is_permanent() => fault,
+                Ok(Some(fault)) if fault.forbids_all() => fault,
                 _ => std::future::pending().await,
             }
         };

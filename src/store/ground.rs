@@ -57,6 +57,11 @@ pub enum Fault {
     )]
     WrongPassword(String),
     #[error(
+        "the user of the connection string was dropped and made anew, and the connections of this \
+         node are of the old one: restart the node"
+    )]
+    StaleLogin,
+    #[error(
         "{0} demands a login and the connection string has none: write \
          mongodb://USER:PASSWORD@HOST/?authSource=admin"
     )]
@@ -135,8 +140,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it stays until somebody changes the connection string or the replica set. A node does
-    /// not start on such a ground. The others may pass by themselves.
+    /// Whether it stays until somebody changes the connection string or the replica set. The others
+    /// may pass by themselves.
     pub const fn is_permanent(&self) -> bool {
         !matches!(
             self,
@@ -146,6 +151,12 @@ impl Fault {
                 | Self::NoPrimary(_)
                 | Self::NoMajority { .. }
         )
+    }
+
+    /// Whether nothing at all can be served: a node does not start. One that may not write, or is
+    /// connected to a secondary alone, still serves causal reads.
+    pub const fn forbids_all(&self) -> bool {
+        self.is_permanent() && !matches!(self, Self::NoRights(_) | Self::DirectToSecondary(_))
     }
 
     /// What a refusal of MongoDB says of the ground, if it does.

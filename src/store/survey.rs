@@ -23,6 +23,8 @@ use super::{Guest, Store, within};
 const ASK_MAX: Duration = Duration::from_secs(2);
 /// How long all of it may take: two rounds to the hosts, and what the primary is asked.
 const SURVEY_MAX: Duration = Duration::from_secs(8);
+/// UserNotFound, Unauthorized, AuthenticationFailed.
+const NO_USER_CODES: [i32; 3] = [11, 13, 18];
 /// One question at a time to each host.
 const PLACES: usize = 1;
 
@@ -206,6 +208,18 @@ fn of_error(error: &Error, host: &str, intent: &Intent) -> Option<Fault> {
     Fault::of_code(code, host, intent.has_login)
 }
 
+/// Connections that are open may be of a user who is gone by now. Whether there is one again, a new
+/// connection tells.
+async fn of_lost_login(error: &Error, uri: &str) -> Option<Fault> {
+    let is_lost = matches!(error.kind.as_ref(), ErrorKind::Authentication { .. })
+        || refusal_of(error).is_some_and(|refusal| NO_USER_CODES.contains(&refusal.code));
+    if !is_lost {
+        return None;
+    }
+    let anew = Box::pin(survey(uri)).await.ok()?;
+    Some(anew.unwrap_or(Fault::StaleLogin))
+}
+
 /// What a member tells of its set. A user without a right gets the rest; `Err` is the refusal to one
 /// who may see nothing at all.
 async fn inside(gate: &Gate, rights: Option<Document>) -> Result<Inside, Error> {
@@ -270,42 +284,63 @@ async fn ask_gate(gate: &Gate, command: Document) -> Result<Result<Document, Err
     gate.call(ASK_MAX * 2, call).await
 }
 
+fn is_direct(uri: &str) -> bool {
+    let parsed = ConnectionString::parse(uri);
+    parsed.is_ok_and(|parsed| parsed.direct_connection == Some(true))
+}
+
 impl Guest {
     /// Whether what the connection string leads to can take a write at all. On some ground a write
     /// would neither be done nor refused.
     pub async fn can_write(&self, uri: &str) -> Result<(), Fault> {
-        let parsed = ConnectionString::parse(uri);
-        let direct = parsed.is_ok_and(|parsed| parsed.direct_connection == Some(true));
-        self.store.can_write(direct).await
+        match self.store.can_write(is_direct(uri)).await {
+            Some(fault) => fault.map_or(Ok(()), Err),
+            // Nobody answers: why, it is said at once rather than after the write has tried.
+            None => match Box::pin(survey(uri)).await {
+                Ok(Some(fault)) => Err(fault),
+                _ => Ok(()),
+            },
+        }
     }
 }
 
 impl Store {
     /// Asks the primary, by the connections that are open, what [`survey`] asks it.
-    pub async fn look_inside(&self) -> Option<Fault> {
+    pub async fn look_inside(&self, uri: &str) -> Option<Fault> {
+        let intent = Intent {
+            direct: is_direct(uri),
+            ..Intent::default()
+        };
+        let hello = ask_gate(&self.vital, doc! {"hello": 1}).await.ok()?.ok()?;
+        let host = hello.get_str("me").unwrap_or("the host").to_owned();
+        if let Some(fault) = of_hello(&host, &hello, &intent) {
+            return Some(fault);
+        }
         let rights = doc! {"connectionStatus": 1, "showPrivileges": true};
-        let rights = ask_gate(&self.vital, rights).await;
-        let rights = rights.ok().and_then(Result::ok);
-        let inside = inside(&self.vital, rights).await.ok()?;
-        of_inside(&inside)
+        let rights = match ask_gate(&self.vital, rights).await {
+            Ok(Ok(rights)) => rights,
+            Ok(Err(error)) => return of_lost_login(&error, uri).await,
+            Err(_) => return None,
+        };
+        match inside(&self.vital, Some(rights)).await {
+            Ok(inside) => of_inside(&inside),
+            Err(error) => of_lost_login(&error, uri).await,
+        }
     }
 
     /// Asks the one that a write would go to whether it is of a set that can take it: two short
-    /// commands. `direct`: the connection string names one member and no other may answer.
-    async fn can_write(&self, direct: bool) -> Result<(), Fault> {
+    /// commands. `direct`: the connection string names one member and no other may answer. `None`:
+    /// there is no answer.
+    async fn can_write(&self, direct: bool) -> Option<Option<Fault>> {
         let intent = Intent {
             direct,
             ..Intent::default()
         };
         let known = |reply: Result<Result<Document, Error>, StoreError>| reply.ok()?.ok();
-        // Who does not answer is no reason: the write itself will tell.
-        let hello = ask_gate(&self.looks, doc! {"hello": 1}).await;
-        let Some(hello) = known(hello) else {
-            return Ok(());
-        };
+        let hello = known(ask_gate(&self.looks, doc! {"hello": 1}).await)?;
         let host = hello.get_str("me").unwrap_or("the host").to_owned();
         if let Some(fault) = of_hello(&host, &hello, &intent) {
-            return Err(fault);
+            return Some(Some(fault));
         }
         let config = ask_gate(&self.looks, doc! {"replSetGetConfig": 1}).await;
         let config = known(config).and_then(|reply| reply.get_document("config").ok().cloned());
@@ -313,7 +348,7 @@ impl Store {
             config,
             ..Inside::default()
         };
-        of_inside(&inside).map_or(Ok(()), Err)
+        Some(of_inside(&inside))
     }
 
     /// Whether the primary answers at once.

@@ -312,7 +312,13 @@ fn a_connection_string_that_is_wrong_is_told_by_its_fault() {
         },
     ];
     for row in &permanent {
-        refuses_to_start(sandbox, row);
+        // A node on these serves causal reads, and says what it cannot do.
+        match row.name {
+            "no right to write the log" | "a direct connection to a secondary" => {
+                node_tells(cluster, row);
+            }
+            _ => refuses_to_start(sandbox, row),
+        }
         // To read is all that the reader may do.
         if row.name == "no right to write the log" {
             let outcome = insert(sandbox, &row.uri);
@@ -498,6 +504,54 @@ fn an_arbiter_that_keeps_a_primary_without_a_majority_is_told() {
     assert!(told.contains("1 of them are up"), "{told}");
     kill(lost, Signal::CONT);
     wait_until("it is over when the member is back", || {
+        runtime.block_on(http.get("/readyz")).status == 200
+    });
+}
+
+#[test]
+fn a_user_who_loses_rights_and_then_the_login_under_a_running_node_is_told() {
+    let cluster = Cluster::start(&["--nodes", "0", "--members", "1"]);
+    let runtime = Runtime::new().unwrap();
+    let any = doc! {"role": "readWriteAnyDatabase", "db": "admin"};
+    let uri = runtime.block_on(user(&cluster, "passing", vec![any]));
+    let node = ExtraNode::start(&cluster, "n1", &uri);
+    node.until_listening();
+    let http = Http::new(&node.url, "no key");
+    let ready = || runtime.block_on(http.get("/readyz"));
+    wait_until("the node serves", || ready().status == 200);
+    let change = |command: bson::Document| {
+        runtime.block_on(async {
+            let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+                .await
+                .unwrap();
+            driver.database("admin").run_command(command).await.unwrap();
+        });
+    };
+    let reads = doc! {"role": "readAnyDatabase", "db": "admin"};
+    change(doc! {"updateUser": "passing", "roles": [reads]});
+    wait_until("that it may not write is told within its minute", || {
+        let reply = ready();
+        reply.status == 503 && reply.text.contains("may not insert, update")
+    });
+    change(doc! {"dropUser": "passing"});
+    wait_until("that nobody knows it is told within its minute", || {
+        let reply = ready();
+        reply.status == 503 && reply.text.contains("refuses the login")
+    });
+    let log = node.said();
+    assert_eq!(log.matches("refuses the login").count(), 1, "{log}");
+    let again = doc! {"role": "readWriteAnyDatabase", "db": "admin"};
+    change(doc! {"createUser": "passing", "pwd": "passing", "roles": [again]});
+    // Its connections are the old user's; that nobody lets them in again is not for it to mend.
+    wait_until(
+        "that it is to be restarted is told within its minute",
+        || ready().text.contains("restart the node"),
+    );
+    drop(node);
+    let node = ExtraNode::start(&cluster, "n1", &uri);
+    node.until_listening();
+    let http = Http::new(&node.url, "no key");
+    wait_until("it serves when it is started anew", || {
         runtime.block_on(http.get("/readyz")).status == 200
     });
 }
