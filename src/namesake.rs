@@ -14,7 +14,7 @@ use crate::model::NodeName;
 use crate::store::{Holder, Instance, Store};
 
 /// How often the holder of a name looks whether somebody asks for it.
-const PACE: Duration = Duration::from_millis(500);
+const PACE: Duration = Duration::from_secs(1);
 
 /// Holds a node's name for as long as the process lives.
 #[derive(Debug)]

@@ -55,9 +55,9 @@ pub(super) async fn hello(host: &str, port: u16) -> Knocked {
         return Knocked::Foreign("it speaks HTTP");
     }
     let alert_or_greeting = |bytes: &[u8]| matches!(bytes, [0x15 | 0x16, 3, ..]);
-    let is_tls = alert_or_greeting(&bytes)
-        || matches!(exchange(host, port, &tls_greeting()).await, Ok(bytes) if alert_or_greeting(&bytes));
-    if is_tls {
+    let answer = exchange(host, port, &tls_greeting()).await;
+    let has_tls = answer.is_ok_and(|bytes| alert_or_greeting(&bytes));
+    if has_tls || alert_or_greeting(&bytes) {
         return Knocked::Tls;
     }
     if !bytes.is_empty() {

@@ -185,7 +185,9 @@ impl Store {
     fn tell_unauthorized(&self) {
         if !self.members.told.swap(true, Ordering::Relaxed) {
             info!(
-                "the MongoDB user may not run replSetGetStatus and replSetGetConfig: the status lacks sync sources and hidden members, and its lags are in whole seconds; the role clusterMonitor allows it"
+                "the MongoDB user may not run replSetGetStatus and replSetGetConfig: the status lacks \
+                 sync sources and hidden members, and its lags are in whole seconds; the role \
+                 clusterMonitor allows it"
             );
         }
     }

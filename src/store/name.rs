@@ -17,7 +17,7 @@ use crate::model::BatchId;
 
 /// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(1);
-/// How long the holder of a name may take to answer. It looks twice a second.
+/// How long the holder of a name may take to answer. It looks once a second.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 const ANSWER_PAUSE: Duration = Duration::from_millis(200);
 
