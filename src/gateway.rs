@@ -306,9 +306,6 @@ impl Gateway {
 
     /// Whether this node can answer requests now; the text says why not.
     pub fn ready(&self) -> Result<(), String> {
-        if let Some(fault) = self.store.known_log_fault() {
-            return Err(fault.to_string());
-        }
         let why_not = search::why_not_ready(&self.leadership.borrow(), &self.sequencer.progress());
         why_not.map_or(Ok(()), Err)
     }

@@ -16,6 +16,8 @@ pub mod view;
 pub mod metrics;
 pub mod election;
 pub mod failover;
+pub mod ground;
+pub mod namesake;
 pub mod observer;
 pub mod gateway;
 pub mod http;

@@ -12,15 +12,17 @@ use crate::config::{Secret, ServerUrl};
 use crate::election::{self, Aside, Parts, Timing};
 use crate::failover::{self, Assist, Wire};
 use crate::gateway::Gateway;
+use crate::ground::{self, Board};
 use crate::http::auth::ApiKeys;
 use crate::http::router::{App, router};
 use crate::http::server;
 use crate::metrics::Metrics;
-use crate::model::Rank;
+use crate::model::{NodeName, Rank};
+use crate::namesake;
 use crate::observer::Observer;
 use crate::peer::{Credentials, Forwarder, Peer};
 use crate::sequencer::{self, Bounds};
-use crate::store::{STAMP_FIELD, Store, StoreError};
+use crate::store::{Fault, Instance, STAMP_FIELD, Store, StoreError};
 
 /// Messages of nodes about their replica set that wait to be sent, or to be read.
 const ASIDE_MAX: usize = 16;
@@ -44,6 +46,28 @@ pub struct Settings {
     pub url: Option<ServerUrl>,
 }
 
+/// Why a node does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It would never serve.
+    #[error("this node does not start: {0}")]
+    Ground(Fault),
+    #[error(
+        "this node stops: another process has taken the name {0} while this one did not answer; \
+         nodes of one cluster need a --name each"
+    )]
+    Replaced(NodeName),
+}
+
+/// Its text holds the fault's already; a source would be told once more.
+impl From<Fault> for NodeError {
+    fn from(fault: Fault) -> Self {
+        Self::Ground(fault)
+    }
+}
+
 /// How a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
@@ -58,8 +82,10 @@ pub async fn run(
     listener: TcpListener,
     settings: Settings,
     shutdown: impl Future<Output = Shutdown>,
-) -> Result<(), StoreError> {
+) -> Result<(), NodeError> {
     let name = settings.rank.node.clone();
+    let board = Board::default();
+    ground::before_start(&settings.mongodb_uri, &board).await?;
     let store = Store::connect(settings.mongodb_uri.expose(), name.clone()).await?;
     let (claims_out, claims) = mpsc::channel(1);
     let sequencer = sequencer::spawn(store.clone(), name.clone(), claims, Bounds::default());
@@ -70,12 +96,22 @@ pub async fn run(
     let (tell, outgoing) = mpsc::channel(ASIDE_MAX);
     let (incoming, heard) = mpsc::channel(ASIDE_MAX);
     let (rank, peers) = (settings.rank.clone(), settings.peers.len());
+    let url = url.or(address.ok()).unwrap_or_default();
+    let instance = Instance::new(&url);
+    let keeper = namesake::keep(store.clone(), name.clone(), instance.clone(), board.clone());
+    tokio::spawn(ground::watch_log(store.clone(), board.clone()));
+    tokio::spawn(ground::watch(
+        store.clone(),
+        settings.mongodb_uri,
+        board.clone(),
+    ));
     let (election, inbox) = election::spawn(Parts {
+        join: keeper.may_take_part(),
         store: store.clone(),
         sequencer: sequencer.clone(),
         claims: claims_out,
         rank: settings.rank,
-        url: url.or(address.ok()).unwrap_or_default(),
+        url,
         peers: settings.peers,
         credentials: settings.credentials,
         timing: settings.timing,
@@ -96,7 +132,7 @@ pub async fn run(
         });
     }
     let leadership = election.leadership.clone();
-    let observer = Observer::new(store.clone(), election.nodes.clone());
+    let observer = Observer::new(store.clone(), election.nodes.clone(), board.clone());
     let gateway = Gateway::new(
         store.clone(),
         sequencer,
@@ -109,12 +145,21 @@ pub async fn run(
         gateway,
         inbox,
         observer,
+        board,
         metrics,
         keys,
         STAMP_FIELD,
     ));
+    let mut replaced = false;
     let left = async {
-        if shutdown.await == Shutdown::Leave {
+        let ended = tokio::select! {
+            ended = shutdown => ended,
+            () = keeper.replaced() => {
+                replaced = true;
+                Shutdown::AtOnce
+            }
+        };
+        if ended == Shutdown::Leave {
             election.leave().await;
         }
     };
@@ -122,6 +167,11 @@ pub async fn run(
         () = server::run(listener, app, left) => {}
         never = store.watch_log() => never,
     }
+    if replaced {
+        return Err(NodeError::Replaced(name));
+    }
+    keeper.end();
+    store.give_up_name(&instance).await;
     info!(node = %name, "stopped");
     Ok(())
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::error;
 
+use crate::ground::Board;
 use crate::model::limits::LOOK_AGE_MAX;
 use crate::store::{MemberLook, Store, Tail};
 use crate::view::{ClusterView, NodesView};
@@ -17,6 +18,7 @@ use crate::view::{ClusterView, NodesView};
 pub struct Observer {
     store: Store,
     nodes: watch::Receiver<NodesView>,
+    board: Board,
     last: Arc<Mutex<Option<Look>>>,
 }
 
@@ -31,10 +33,11 @@ struct Look {
 
 impl Observer {
     /// `nodes` always holds what this node believes of its cluster's nodes, itself included.
-    pub fn new(store: Store, nodes: watch::Receiver<NodesView>) -> Self {
+    pub fn new(store: Store, nodes: watch::Receiver<NodesView>, board: Board) -> Self {
         Self {
             store,
             nodes,
+            board,
             last: Arc::default(),
         }
     }
@@ -47,10 +50,12 @@ impl Observer {
         let look = tokio::spawn(async move { observer.look().await }).await;
         let look = look.inspect_err(|panic| error!(%panic, "a look at the replica set failed"));
         let nodes = self.nodes.borrow().clone();
-        match look {
+        let mut view = match look {
             Ok(look) => ClusterView::new(nodes, &look.members, look.tail.as_ref()),
             Err(_) => ClusterView::new(nodes, &[], None),
-        }
+        };
+        view.faults = self.board.read().lines();
+        view
     }
 
     async fn look(&self) -> Look {
@@ -60,7 +65,7 @@ impl Observer {
         {
             return look.clone();
         }
-        let (members, tail) = tokio::join!(self.store.members(), self.store.recent_tail());
+        let (members, tail) = tokio::join!(self.store.all_members(), self.store.recent_tail());
         let known = || last.as_ref().and_then(|look| look.tail.clone());
         let look = Look {
             members,

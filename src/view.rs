@@ -24,6 +24,10 @@ pub struct ClusterView {
     pub term: Option<i64>,
     pub nodes: Vec<NodeView>,
     pub members: Vec<MemberView>,
+    /// What keeps the node that was asked from serving, with the way out. Left out if there is
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 /// A stamp: its counter, and the node that gave it.
@@ -64,6 +68,20 @@ pub struct MemberView {
     pub rtt_ms: Option<f64>,
     /// The member that it copies the oplog from.
     pub sync_source: Option<String>,
+    /// Clients do not see it. Left out if they do.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hidden: bool,
+    /// How far behind it is held on purpose, in seconds. Left out if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_s: Option<i64>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl ClusterView {
@@ -82,12 +100,13 @@ impl ClusterView {
                 .map(|member| member_view(member, primary))
                 .collect(),
             nodes: known.nodes,
+            faults: Vec::new(),
         }
     }
 
     /// Why the cluster is degraded, one line each; empty if all is well.
     pub fn troubles(&self) -> Vec<String> {
-        let mut troubles = Vec::new();
+        let mut troubles = self.faults.clone();
         if self.coordinator.is_none() {
             troubles.push("no node is coordinator".to_owned());
         }
@@ -135,6 +154,11 @@ fn member_view(look: &MemberLook, primary: Option<&MemberLook>) -> MemberView {
             .round_trip
             .map(|time| time.as_micros() as f64 / 1_000.0),
         sync_source: look.sync_source.clone(),
+        hidden: look.apart.is_some_and(|apart| apart.hidden),
+        delay_s: look
+            .apart
+            .map(|apart| apart.delay)
+            .filter(|delay| *delay > 0),
     }
 }
 
@@ -171,6 +195,7 @@ mod tests {
             sync_source: None,
             term: Some(term),
             index: None,
+            apart: None,
         }
     }
 

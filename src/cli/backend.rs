@@ -1,14 +1,21 @@
 //! What executes a one-shot command: a server, or the command itself.
 
-use bson::Document;
+use std::time::Duration;
 
+use bson::Document;
+use tokio::time::sleep;
+
+use super::exit::say;
 use crate::client::{Client, ClientError, Clock, Found, Seen, Written};
 use crate::config::Secret;
 use crate::model::{
     Call, Consistency, Failure, Namespace, Position, Read, RequestId, Stamp, Write, WriteRequest,
     policy,
 };
-use crate::store::{Guest, STAMP_FIELD, StoreError};
+use crate::store::{Guest, STAMP_FIELD, StoreError, survey};
+
+/// A request that has taken so long is worth a look at what the connection string leads to.
+const SUSPICIOUS_AFTER: Duration = Duration::from_millis(500);
 
 /// Executes requests. Both ways give the same answers.
 #[derive(Debug)]
@@ -29,7 +36,10 @@ impl Backend {
     ) -> Result<Written, ClientError> {
         match self {
             Self::Servers(client) => client.write(namespace, write, id, clock).await,
-            Self::Direct(direct) => direct.write(namespace, write, id, clock).await,
+            Self::Direct(direct) => {
+                let written = direct.write(namespace, write, id, clock).await;
+                direct.explain(written).await
+            }
         }
     }
 
@@ -42,7 +52,10 @@ impl Backend {
     ) -> Result<Found, ClientError> {
         match self {
             Self::Servers(client) => client.read(namespace, read, consistency, clock).await,
-            Self::Direct(direct) => direct.read(namespace, read, consistency, clock).await,
+            Self::Direct(direct) => {
+                let found = direct.read(namespace, read, consistency, clock).await;
+                direct.explain(found).await
+            }
         }
     }
 
@@ -54,7 +67,7 @@ impl Backend {
     ) -> Result<Vec<Document>, ClientError> {
         match self {
             Self::Servers(client) => client.log(from, limit, clock).await,
-            Self::Direct(direct) => direct.log(from, limit).await,
+            Self::Direct(direct) => direct.explain(direct.log(from, limit).await).await,
         }
     }
 }
@@ -89,7 +102,10 @@ impl Direct {
             bytes: 0,
             write: write.with_ids(),
         };
-        let outcome = match self.guest().await?.write(request).await {
+        let guest = self.guest().await?;
+        let can_write = async { Ok(guest.can_write(self.uri.expose()).await?) };
+        self.unless_hopeless(Box::pin(can_write)).await?;
+        let outcome = match guest.write(request).await {
             Err(Failure::Unknown) => return Err(ClientError::UnknownToGuest { id: id.clone() }),
             other => other?,
         };
@@ -118,9 +134,11 @@ impl Direct {
             return Err(Failure::NoCoordinator.into());
         };
         let guest = self.guest().await?;
-        let found = guest
-            .read(&namespace, &read, consistency, clock.now())
-            .await?;
+        let reading = async {
+            let found = guest.read(&namespace, &read, consistency, clock.now());
+            Ok(found.await?)
+        };
+        let found = self.unless_hopeless(Box::pin(reading)).await?;
         clock.witness(at(&found.stamp));
         Ok(Found {
             documents: found.documents,
@@ -134,12 +152,59 @@ impl Direct {
         Ok(guest.log(Position(from), i64::from(limit)).await?)
     }
 
+    /// Does what changes nothing, unless it becomes clear that no waiting will help.
+    async fn unless_hopeless<T>(
+        &self,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let hopeless = async {
+            sleep(SUSPICIOUS_AFTER).await;
+            match Box::pin(survey(self.uri.expose())).await {
+                Ok(Some(fault)) if fault.forbids_all() => fault,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            fault = hopeless => Err(fault.into()),
+        }
+    }
+
+    /// Where the replica set itself is to blame, that is said instead of what the request met.
+    async fn explain<T>(&self, ended: Result<T, ClientError>) -> Result<T, ClientError> {
+        let error = match ended {
+            Err(error) if may_be_the_ground(&error) => error,
+            other => return other,
+        };
+        match (Box::pin(survey(self.uri.expose())).await, error) {
+            (Ok(Some(fault)), error @ ClientError::UnknownToGuest { .. }) => {
+                say(&fault.to_string());
+                Err(error)
+            }
+            (Ok(Some(fault)), _) => Err(fault.into()),
+            (_, error) => Err(error),
+        }
+    }
+
     async fn guest(&self) -> Result<Guest, ClientError> {
         let connected = Guest::connect(self.uri.expose()).await;
         connected.map_err(|error| match error {
             StoreError::ConnectionString(why) => ClientError::Invalid(format!("--mongodb: {why}")),
             other => other.into_failure().into(),
         })
+    }
+}
+
+/// MongoDB's codes for who may not, and for what a server does not do that is in no replica set:
+/// Unauthorized, AuthenticationFailed, IllegalOperation, InvalidOptions, NoReplicationEnabled,
+/// CommandNotSupported, NotAReplicaSet, ReadConcernMajorityNotEnabled.
+const GROUND_CODES: [i32; 8] = [13, 18, 20, 72, 76, 115, 123, 148];
+
+fn may_be_the_ground(error: &ClientError) -> bool {
+    match error {
+        ClientError::UnknownToGuest { .. } | ClientError::Guest(Failure::Unavailable(_)) => true,
+        ClientError::Guest(Failure::ReadRefused { code, .. }) => GROUND_CODES.contains(code),
+        _ => false,
     }
 }
 

@@ -4,7 +4,7 @@ use bson::{Document, doc};
 
 use super::table::render as columns;
 use crate::model::{Liveness, Role};
-use crate::text::{Tone, cut, one_line as text};
+use crate::text::{Tone, cut, one_line as text, wrapped};
 use crate::view::{ClusterView, MemberView, NodeView};
 
 /// What stands for a value that is not known.
@@ -23,8 +23,11 @@ pub fn render(view: &ClusterView, width: usize, colour: bool) -> Vec<String> {
     if !troubles.is_empty() {
         lines.push((String::new(), Tone::Plain));
     }
-    let named = |why: &String| (text(&format!("degraded: {why}")), Tone::Bad);
-    lines.extend(troubles.iter().map(named));
+    for why in &troubles {
+        // Read to its end: it says what to do.
+        let told = wrapped(&text(&format!("degraded: {why}")), width);
+        lines.extend(told.into_iter().map(|line| (line, Tone::Bad)));
+    }
     let painted = lines.iter().map(|(line, tone)| {
         let line = cut(line, width);
         if colour { tone.paint(&line) } else { line }
@@ -104,11 +107,18 @@ fn member_row(member: &MemberView) -> Document {
     let source = member.sync_source.as_deref();
     doc! {
         "member": &member.host,
-        "state": &member.state,
+        "state": member_state(member),
         "lag": or_unknown(member.lag_ms.map(|lag| format!("{lag} ms"))),
         "round trip": or_unknown(member.rtt_ms.map(|time| format!("{time:.1} ms"))),
         "sync source": or_unknown(source),
     }
+}
+
+fn member_state(member: &MemberView) -> String {
+    let mut words = vec![member.state.clone()];
+    words.extend(member.hidden.then(|| "hidden".to_owned()));
+    words.extend(member.delay_s.map(|delay| format!("{delay} s late")));
+    words.join(", ")
 }
 
 fn member_tone(member: &MemberView) -> Tone {
@@ -136,6 +146,8 @@ mod tests {
             lag_ms: Some(12),
             rtt_ms: Some(0.36),
             sync_source: Some("127.0.0.1:7411".into()),
+            hidden: false,
+            delay_s: None,
         }
     }
 
@@ -148,6 +160,7 @@ mod tests {
             state,
         };
         ClusterView {
+            faults: Vec::new(),
             coordinator: Some("n1".into()),
             epoch: Some(3),
             position: Some(4_711),

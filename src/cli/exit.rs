@@ -63,6 +63,7 @@ impl From<ClientError> for ExitError {
             ClientError::Unreachable(_) | ClientError::Guest(Failure::Unavailable(_)) => {
                 Exit::Unreachable
             }
+            ClientError::Ground(ref fault) if !fault.is_permanent() => Exit::Unreachable,
             _ => Exit::Failed,
         };
         let message = match &error {

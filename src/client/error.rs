@@ -9,6 +9,7 @@ use super::rotation::{Rotation, Standing};
 use super::wire::Message;
 use crate::config::ServerUrl;
 use crate::model::{Failure, RequestId};
+use crate::store::Fault;
 
 /// A request without an answer. Each variant says what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -42,6 +43,9 @@ pub enum ClientError {
         "the outcome is not known, it may have been done. To get its answer, send the same request again with the same request id, {id}"
     )]
     UnknownToGuest { id: RequestId },
+    /// Without a server: what the connection string leads to cannot be used. Nothing was done.
+    #[error("{0}")]
+    Ground(#[from] Fault),
     /// The server is something else than a Drumline node.
     #[error("{server} answered {status}, but not as a Drumline server does: {why}")]
     Strange {

@@ -222,7 +222,8 @@ fn outcome(error: &ClientError) -> Outcome {
         ClientError::Invalid(_)
         | ClientError::Refused { .. }
         | ClientError::Unreachable(_)
-        | ClientError::Unavailable(_) => Outcome::Fail,
+        | ClientError::Unavailable(_)
+        | ClientError::Ground(_) => Outcome::Fail,
         ClientError::Unknown { .. }
         | ClientError::Guest(_)
         | ClientError::UnknownToGuest { .. }

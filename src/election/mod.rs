@@ -4,6 +4,7 @@
 //! The machine decides, the task carries out. Never carries safety: a node that is wrong about its
 //! peers claims, and the log lets one claim through.
 
+mod join;
 mod machine;
 mod phase;
 mod steps;

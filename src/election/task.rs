@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::join::joined;
 use super::machine::Machine;
 use super::steps::{Input, Looked, NotClaimed, Output, Timer};
 use super::timing::Timing;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub credentials: Option<Credentials>,
     pub timing: Timing,
     pub aside: Aside,
+    /// Becomes true when this node may take part: the name is its own.
+    pub join: watch::Receiver<bool>,
 }
 
 /// The way through the same connections for what is not about the election of nodes.
@@ -98,22 +101,20 @@ pub fn spawn(parts: Parts) -> (Election, Inbox) {
     let (nodes, nodes_in) = watch::channel(NodesView::default());
     let (leave, leaving) = mpsc::channel(1);
     let knocks = Knocks::default();
-    let links = match &parts.credentials {
-        Some(credentials) => Links::open(
-            &parts.peers,
-            credentials,
-            Pace {
-                interval: parts.timing.heartbeat,
-                patience: parts.timing.patience(),
-            },
-            &beats_in,
-            &events_out,
-            &knocks,
-        ),
-        None => Links::none(),
+    let pace = Pace {
+        interval: parts.timing.heartbeat,
+        patience: parts.timing.patience(),
+    };
+    let open = {
+        let (credentials, peers) = (parts.credentials.clone(), parts.peers.clone());
+        let (beats, events, knocks) = (beats_in.clone(), events_out.clone(), knocks.clone());
+        move || match &credentials {
+            Some(known) => Links::open(&peers, known, pace, &beats, &events, &knocks),
+            None => Links::none(),
+        }
     };
     let inbox = Inbox::new(parts.credentials, names, events_out, beats_in, knocks);
-    let task = Task {
+    let mut task = Task {
         progress: parts.sequencer.watch(),
         store: parts.store,
         sequencer: parts.sequencer,
@@ -122,7 +123,7 @@ pub fn spawn(parts: Parts) -> (Election, Inbox) {
         timing: parts.timing,
         machine,
         detector,
-        links,
+        links: Links::none(),
         timers: BTreeMap::new(),
         belief_timers: BTreeMap::new(),
         jobs: Jobs::default(),
@@ -138,7 +139,14 @@ pub fn spawn(parts: Parts) -> (Election, Inbox) {
         leadership,
         nodes,
     };
-    tokio::spawn(task.run(events, leaving, beliefs));
+    let join = parts.join;
+    tokio::spawn(async move {
+        let (mut events, mut leaving) = (events, leaving);
+        if joined(join, &mut events, &mut leaving).await {
+            task.links = open();
+            task.run(events, leaving, beliefs).await;
+        }
+    });
     let election = Election {
         leadership: leadership_in,
         nodes: nodes_in,

@@ -83,6 +83,7 @@ mod tests {
             sync_source: source.map(str::to_owned),
             term: Some(1),
             index: None,
+            apart: None,
         }
     }
 

@@ -19,6 +19,11 @@ const MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 /// Answers `POST /peer/message`.
 pub async fn message(State(app): State<App>, request: Request) -> Response {
+    if app.board.read().name.is_some() {
+        // Its peers know the other one by this name.
+        let text = "another process serves under this node's name\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
     let admitted = match admit(&app, &request) {
         Ok(admitted) => admitted,
         Err(why) => return refuse(&why),

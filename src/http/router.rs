@@ -16,6 +16,7 @@ use super::log::LogDesk;
 use super::{log, metrics, peer_api, status};
 use crate::budget::Budget;
 use crate::gateway::Gateway;
+use crate::ground::Board;
 use crate::metrics::Metrics;
 use crate::model::limits::{IN_FLIGHT_BYTES_MAX, READ_BYTES_MAX};
 use crate::observer::Observer;
@@ -28,6 +29,8 @@ pub struct App {
     /// Takes what peers send.
     pub inbox: Inbox,
     pub observer: Observer,
+    /// What keeps this node from serving.
+    pub board: Board,
     pub metrics: Metrics,
     pub keys: Arc<ApiKeys>,
     /// What the bodies of requests take, which writes need.
@@ -44,6 +47,7 @@ impl App {
         gateway: Gateway,
         inbox: Inbox,
         observer: Observer,
+        board: Board,
         metrics: Metrics,
         keys: ApiKeys,
         stamp_field: &str,
@@ -52,6 +56,7 @@ impl App {
             gateway,
             inbox,
             observer,
+            board,
             metrics,
             keys: Arc::new(keys),
             budget: Budget::new(IN_FLIGHT_BYTES_MAX),
@@ -95,9 +100,14 @@ async fn livez() -> &'static str {
 
 /// The node can answer requests; if not, the text says why.
 async fn readyz(State(app): State<App>) -> Response {
-    match app.gateway.ready() {
-        Ok(()) => "ok\n".into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    let mut why_not = app.board.read().lines();
+    why_not.extend(app.gateway.ready().err());
+    match why_not.is_empty() {
+        true => "ok\n".into_response(),
+        false => {
+            let text = format!("{}\n", why_not.join("\n"));
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
     }
 }
 

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// write took effect is unknown.
     #[error("MongoDB is not available: {0}")]
     Unavailable(String),
+    /// MongoDB has no room left. Whether a write took effect is unknown.
+    #[error("the disk of MongoDB's primary is full (OutOfDiskSpace, 14031): make room there")]
+    DiskFull,
     /// Another transaction holds a document that the call needs. Nothing was done.
     #[error("another transaction is in the way")]
     Contended,
@@ -62,6 +65,7 @@ const INTERRUPTED: i32 = 11602;
 /// WriteConflict and LockTimeout: another transaction has written a document, or another operation
 /// has locked a collection, or waits for its lock.
 const IN_THE_WAY: [i32; 2] = [112, 24];
+const OUT_OF_DISK_SPACE: i32 = 14_031;
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const ILLEGAL_OPERATION: i32 = 20;
 pub(super) const NOT_IN_TRANSACTION: i32 = 263;
@@ -73,7 +77,10 @@ impl StoreError {
     /// are kept.
     pub(super) fn from_connection_string(error: Error) -> Self {
         match error.kind.as_ref() {
-            ErrorKind::InvalidArgument { message, .. } => Self::ConnectionString(message.clone()),
+            ErrorKind::InvalidArgument { message, .. }
+            | ErrorKind::InvalidTlsConfig { message, .. } => {
+                Self::ConnectionString(message.clone())
+            }
             ErrorKind::DnsResolve { message, .. } => Self::Unavailable(message.clone()),
             _ => Self::Unavailable("the servers that the connection string names".into()),
         }
@@ -106,6 +113,9 @@ impl StoreError {
             Self::TimedOut(_) => Failure::Unavailable("it did not answer in time".into()),
             Self::Crowded(_) => Failure::Busy,
             Self::SnapshotGone => Failure::Stale("a collection has just changed".into()),
+            Self::DiskFull => {
+                Failure::Unavailable("its primary's disk is full: make room there".into())
+            }
             Self::Contended => Failure::Unavailable("a document is locked".into()),
             Self::Unavailable(_) => Failure::Unavailable("no primary, or no connection".into()),
             Self::Log(fault) => Failure::LogFault(fault.to_string()),
@@ -165,6 +175,9 @@ impl StoreError {
         if refusal.code == SNAPSHOT_UNAVAILABLE {
             return Self::SnapshotGone;
         }
+        if refusal.code == OUT_OF_DISK_SPACE {
+            return Self::DiskFull;
+        }
         if STATE_CODES.contains(&refusal.code) {
             return Self::Unavailable(format!("{} ({})", refusal.name, refusal.code));
         }
@@ -219,7 +232,7 @@ fn for_capped(refusal: &Refusal) -> bool {
         && refusal.message.contains("capped collection")
 }
 
-fn refusal_of(error: &Error) -> Option<Refusal> {
+pub(super) fn refusal_of(error: &Error) -> Option<Refusal> {
     match error.kind.as_ref() {
         ErrorKind::Command(command) => Some(Refusal {
             code: command.code,
@@ -241,5 +254,21 @@ fn short(error: &Error) -> String {
     match text.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    #[test]
+    fn a_full_disk_is_no_refusal_of_the_request_and_is_told_as_what_it_is() {
+        let error = doc! {"code": OUT_OF_DISK_SPACE, "errmsg": "available disk space"};
+        let error = StoreError::from_write_error(&error);
+        assert!(matches!(error, StoreError::DiskFull), "{error:?}");
+        let told = error.into_failure();
+        assert!(matches!(&told, Failure::Unavailable(_)), "{told:?}");
+        assert!(told.to_string().contains("disk is full"), "{told}");
     }
 }

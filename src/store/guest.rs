@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Runs requests on the replica set without a node.
 #[derive(Debug)]
 pub struct Guest {
-    store: Store,
+    pub(super) store: Store,
     name: NodeName,
 }
 

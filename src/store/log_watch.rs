@@ -9,7 +9,7 @@ use mongodb::Client;
 use mongodb::options::ReadConcern;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::fault::LogFault;
@@ -222,10 +222,6 @@ impl Store {
         self.memory.fault.send_if_modified(|known| {
             if *known == fault {
                 return false;
-            }
-            match &fault {
-                Some(fault) => error!("no write is taken: {fault}"),
-                None => info!("the log is whole again"),
             }
             *known = fault;
             true

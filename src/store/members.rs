@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use futures_util::future::join_all;
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria, ServerAddress};
 use mongodb::{Client, ServerType};
@@ -41,6 +41,16 @@ pub struct MemberLook {
     pub term: Option<i64>,
     /// Its place in the set's configuration, from 0.
     pub index: Option<usize>,
+    /// What sets it apart, if the set's configuration was read and says that something does.
+    pub apart: Option<Apart>,
+}
+
+/// A member that clients do not see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart {
+    pub hidden: bool,
+    /// How far behind it is held on purpose, in seconds.
+    pub delay: i64,
 }
 
 /// The members to look at.
@@ -65,15 +75,43 @@ impl Members {
 }
 
 impl Store {
-    /// Looks at all members at once, at each straight and for at most [`MEMBER_LOOK_MAX`].
+    /// All members of the set's configuration: those that the driver knows, and those that it never
+    /// hears of, since they are hidden from clients. What the others say stands for these.
+    pub async fn all_members(&self) -> Vec<MemberLook> {
+        let config = within(MEMBER_LOOK_MAX, self.config());
+        let ((mut looks, standings), config) = tokio::join!(self.look_at_members(), config);
+        for (index, (host, apart)) in config.iter().flat_map(set_apart).enumerate() {
+            match looks.iter_mut().find(|look| look.host == host) {
+                Some(look) => look.apart = apart,
+                None if apart.is_some_and(|apart| apart.hidden) => {
+                    let mut look = silent(host, ServerType::RsOther, &standings);
+                    look.apart = apart;
+                    look.index = Some(index);
+                    looks.push(look);
+                }
+                // It has just been added; the driver will see it.
+                None => {}
+            }
+        }
+        looks
+    }
+
+    /// Looks at all members that the driver knows at once, at each straight and for at most
+    /// [`MEMBER_LOOK_MAX`].
     pub async fn members(&self) -> Vec<MemberLook> {
+        self.look_at_members().await.0
+    }
+
+    async fn look_at_members(&self) -> (Vec<MemberLook>, Standings) {
         let seen = self.members.seen.borrow().clone();
         let asked = join_all(seen.iter().map(|(address, kind)| self.ask(address, *kind))).await;
-        let standings: BTreeMap<_, _> = asked
-            .iter()
-            .flatten()
-            .flat_map(|answer| answer.standings.clone())
-            .collect();
+        // What the primary says of the others is the newest.
+        let mut answers: Vec<_> = asked.iter().flatten().collect();
+        answers.sort_by_key(|answer| answer.state == "primary");
+        let standings = answers
+            .into_iter()
+            .flat_map(|answer| answer.standings.clone());
+        let standings: Standings = standings.collect();
         let looks = seen.iter().zip(asked).map(|((address, kind), answer)| {
             let host = address.to_string();
             match answer {
@@ -81,7 +119,32 @@ impl Store {
                 None => silent(host, *kind, &standings),
             }
         });
-        looks.collect()
+        let looks = looks.collect();
+        (looks, standings)
+    }
+
+    /// The set's configuration, as any member holds it.
+    async fn config(&self) -> Result<Document, StoreError> {
+        let anyone = ReadPreference::PrimaryPreferred { options: None };
+        let call = |client: Client| async move {
+            let admin = client.database("admin");
+            let get = admin.run_command(doc! {"replSetGetConfig": 1});
+            get.selection_criteria(SelectionCriteria::ReadPreference(anyone))
+                .await
+        };
+        let mut reply = match self.vital.call(MEMBER_CALL_MAX, call).await {
+            Err(error) if error.code() == Some(UNAUTHORIZED) => {
+                self.tell_unauthorized();
+                return Err(error);
+            }
+            other => other?,
+        };
+        match reply.remove("config") {
+            Some(Bson::Document(config)) => Ok(config),
+            _ => Err(StoreError::Damaged(
+                "the replica set's configuration has another form".into(),
+            )),
+        }
     }
 
     /// `None` if the member does not answer, or is one that the driver sends nothing to: an arbiter,
@@ -122,7 +185,9 @@ impl Store {
     fn tell_unauthorized(&self) {
         if !self.members.told.swap(true, Ordering::Relaxed) {
             info!(
-                "the MongoDB user may not run replSetGetStatus: the status lacks sync sources, and its lags are in whole seconds; the role clusterMonitor allows it"
+                "the MongoDB user may not run replSetGetStatus and replSetGetConfig: the status lacks \
+                 sync sources and hidden members, and its lags are in whole seconds; the role \
+                 clusterMonitor allows it"
             );
         }
     }
@@ -167,21 +232,66 @@ fn is_set_apart(kind: ServerType) -> bool {
 }
 
 /// A member without an answer: the others say what it does, if the driver reaches it.
-fn silent(host: String, kind: ServerType, standings: &BTreeMap<String, String>) -> MemberLook {
-    let state = match standings.get(&host) {
+fn silent(host: String, kind: ServerType, standings: &Standings) -> MemberLook {
+    let standing = standings.get(&host).filter(|_| is_set_apart(kind));
+    let state = match standing {
         _ if !is_set_apart(kind) => DOWN,
-        Some(state) => state,
+        Some(standing) => &standing.state,
         None if kind == ServerType::RsArbiter => "arbiter",
         None => "other",
     };
     MemberLook {
         state: state.to_owned(),
         host,
-        applied_ms: None,
+        applied_ms: standing.and_then(|standing| standing.applied_ms),
         round_trip: None,
-        sync_source: None,
+        sync_source: standing.and_then(|standing| standing.sync_source.clone()),
         term: None,
         index: None,
+        apart: None,
+    }
+}
+
+/// The hosts in the order of the configuration, and what sets each apart.
+fn set_apart(config: &Document) -> Vec<(String, Option<Apart>)> {
+    let number = |value: &Bson| value.as_i64().or(value.as_i32().map(i64::from));
+    let of = |member: &Document| {
+        let hidden = member.get_bool("hidden").unwrap_or(false);
+        let delay = member.get("secondaryDelaySecs").and_then(number);
+        let apart = Apart {
+            hidden,
+            delay: delay.unwrap_or(0),
+        };
+        let host = member.get_str("host").ok()?.to_owned();
+        Some((host, (apart.hidden || apart.delay > 0).then_some(apart)))
+    };
+    members(Some(config)).filter_map(of).collect()
+}
+
+/// What members say of each other, by host.
+type Standings = BTreeMap<String, Standing>;
+
+#[derive(Debug, Clone, PartialEq)]
+struct Standing {
+    state: String,
+    applied_ms: Option<i64>,
+    sync_source: Option<String>,
+}
+
+impl Standing {
+    fn read(member: &Document) -> Option<Self> {
+        let state = member.get_str("stateStr").ok()?;
+        let unheard = member.get_f64("health").is_ok_and(|health| health <= 0.0);
+        let at = member.get_datetime("lastAppliedWallTime").ok();
+        let source = member.get_str("syncSourceHost").ok();
+        Some(Self {
+            state: match unheard {
+                true => DOWN.to_owned(),
+                false => state.to_lowercase(),
+            },
+            applied_ms: at.map(|at| at.timestamp_millis()).filter(|_| !unheard),
+            sync_source: source.filter(|host| !host.is_empty()).map(str::to_owned),
+        })
     }
 }
 
@@ -194,8 +304,7 @@ struct Answer {
     sync_source: Option<String>,
     term: Option<i64>,
     index: Option<usize>,
-    /// The states of all members, by host.
-    standings: BTreeMap<String, String>,
+    standings: Standings,
 }
 
 impl Answer {
@@ -215,8 +324,7 @@ impl Answer {
             standings: members(status)
                 .filter_map(|member| {
                     let host = member.get_str("name").ok()?;
-                    let state = member.get_str("stateStr").ok()?;
-                    Some((host.to_owned(), state.to_lowercase()))
+                    Some((host.to_owned(), Standing::read(member)?))
                 })
                 .collect(),
         }
@@ -231,6 +339,7 @@ impl Answer {
             sync_source: self.sync_source,
             term: self.term,
             index: self.index,
+            apart: None,
         }
     }
 }

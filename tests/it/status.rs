@@ -275,3 +275,75 @@ fn a_user_without_the_privilege_gets_the_rest_and_the_log_says_so_once() {
     let log = node.said();
     assert_eq!(log.matches("clusterMonitor").count(), 1, "{log}");
 }
+
+#[test]
+fn a_hidden_and_a_delayed_member_are_known_and_shown() {
+    let cluster = Cluster::start(&[]);
+    let before = wait_for_health(&cluster);
+    let runtime = Runtime::new().unwrap();
+    let mut hosts = members(&before)
+        .iter()
+        .filter(|member| member["state"] == "secondary");
+    let late = hosts.next().unwrap()["host"].as_str().unwrap().to_owned();
+    let hidden = hosts.next().unwrap()["host"].as_str().unwrap().to_owned();
+    runtime.block_on(async {
+        let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
+        let admin = driver.database("admin");
+        let reply = admin
+            .run_command(doc! {"replSetGetConfig": 1})
+            .await
+            .unwrap();
+        let mut config = reply.get_document("config").unwrap().clone();
+        let version = config.get_i32("version").unwrap();
+        config.insert("version", version + 1);
+        for member in config.get_array_mut("members").unwrap() {
+            let member = member.as_document_mut().unwrap();
+            let host = member.get_str("host").unwrap().to_owned();
+            if host == late || host == hidden {
+                member.insert("hidden", true);
+                member.insert("priority", 0);
+            }
+            if host == late {
+                member.insert("secondaryDelaySecs", 3_600);
+            }
+        }
+        admin
+            .run_command(doc! {"replSetReconfig": config})
+            .await
+            .unwrap();
+    });
+    // The driver forgets them within a heartbeat.
+    let view = wait_for("both are shown as what they are", || {
+        let (view, exit) = status(&cluster);
+        let all = members(&view);
+        let found = all.iter().filter(|member| member["hidden"] == true).count();
+        (exit == 0 && all.len() == 3 && found == 2).then_some(view)
+    });
+    assert_eq!(member(&view, &late)["delay_s"], 3_600, "{view:#}");
+    let apart = member(&view, &hidden);
+    assert_eq!(apart["state"], "secondary", "{view:#}");
+    assert!(
+        apart["lag_ms"].is_number() && apart.get("delay_s").is_none(),
+        "{view:#}"
+    );
+    let leader = view["primary"].as_str().unwrap();
+    assert!(member(&view, leader).get("hidden").is_none(), "{view:#}");
+    let table = ["status", "--name", Cluster::NAME, "-o", "table"];
+    let table = cluster.sandbox().run(&table);
+    assert!(
+        table.stdout.contains("secondary, hidden"),
+        "{}",
+        table.stdout
+    );
+
+    let frozen = Frozen::new(&cluster, &hidden);
+    wait_for("the others tell that it is down", || {
+        let (view, exit) = status(&cluster);
+        let down = member(&view, &hidden)["state"] == "down";
+        (exit == 3 && down).then_some(())
+    });
+    drop(frozen);
+    wait_for_health(&cluster);
+}
