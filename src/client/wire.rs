@@ -1,4 +1,4 @@
-//! Requests and replies as they travel: the Data API in canonical Extended JSON.
+//! Requests and replies as they travel: the Data API in Extended JSON that keeps every type.
 
 use bson::{Bson, Document, doc};
 use http_body_util::Full;
@@ -9,6 +9,7 @@ use hyper::{Method, Request, StatusCode};
 use super::clock::{Seen, Token};
 use super::error::ClientError;
 use crate::config::{Secret, ServerUrl};
+use crate::ejson::{self, Fields, Format};
 use crate::model::{Answer, Consistency, Namespace, Read, RequestId, Update, Write};
 use crate::view::ClusterView;
 
@@ -84,7 +85,10 @@ impl Message {
         Self {
             method: Method::POST,
             path: format!("/action/{action}"),
-            body: Bytes::from(Bson::Document(body).into_canonical_extjson().to_string()),
+            // The writer of JSON fails only where the bytes go, and a Vec takes all.
+            body: serde_json::to_vec(&Fields(&body, Format::Short))
+                .unwrap_or_default()
+                .into(),
             id: None,
             consistency: None,
         }
@@ -236,13 +240,7 @@ impl Received {
     }
 
     fn document(&self) -> Result<Document, String> {
-        let json: serde_json::Value = serde_json::from_slice(&self.body)
-            .map_err(|error| format!("the body is no JSON ({error})"))?;
-        match Bson::try_from(json) {
-            Ok(Bson::Document(document)) => Ok(document),
-            Ok(_) => Err("the body is no JSON object".into()),
-            Err(error) => Err(format!("the body is no Extended JSON ({error})")),
-        }
+        ejson::reply(&self.body)
     }
 }
 
@@ -391,7 +389,7 @@ mod tests {
         assert_eq!(message.path, "/action/insertOne");
         assert_eq!(
             message.body,
-            r#"{"database":"shop","collection":"orders","document":{"z":{"$numberLong":"1"},"a":{"$numberDouble":"1.0"},"_id":{"$numberInt":"7"}}}"#
+            r#"{"database":"shop","collection":"orders","document":{"z":{"$numberLong":"1"},"a":1.0,"_id":7}}"#
         );
     }
 

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::ejson::Format;
 use super::error::Problem;
+use crate::ejson::Format;
 use crate::model::{Consistency, Failure, NodeName, Position, RequestId, Stamp};
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

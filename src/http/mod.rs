@@ -8,7 +8,6 @@ pub mod body;
 pub mod crowd;
 pub mod data_api;
 pub mod decode;
-pub mod ejson;
 pub mod encode;
 pub mod error;
 pub mod fields;
