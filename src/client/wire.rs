@@ -20,6 +20,7 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 const STAMP: HeaderName = HeaderName::from_static("drumline-stamp");
 const POSITION: HeaderName = HeaderName::from_static("drumline-position");
 const TOKEN: HeaderName = HeaderName::from_static("drumline-token");
+const SHOW_STAMP: HeaderName = HeaderName::from_static("drumline-show-stamp");
 const READ: HeaderName = HeaderName::from_static("drumline-read");
 
 /// A key as a header that no trace of the request shows.
@@ -110,6 +111,8 @@ impl Message {
             .method(self.method.clone())
             .uri(format!("{server}{}", self.path))
             .header(ACCEPT, EJSON)
+            // Whatever path stands in front of the node's own.
+            .header(SHOW_STAMP, "true")
             .header(STAMP, seen.t);
         if self.method == Method::POST {
             request = request.header(CONTENT_TYPE, EJSON);
