@@ -124,7 +124,8 @@ impl Message {
             request = request.header(API_KEY, key.clone());
         }
         if let Some(id) = &self.id {
-            request = request.header(IDEMPOTENCY_KEY, id.as_str());
+            // In quotes: an id may have quotes of its own, and the reader takes one pair off.
+            request = request.header(IDEMPOTENCY_KEY, format!("\"{id}\""));
         }
         if let Some(consistency) = self.consistency {
             request = request.header(READ, consistency_name(consistency));
@@ -412,7 +413,7 @@ mod tests {
         };
         let request = message.to_request(&server, Some(&key), &seen).unwrap();
         assert_eq!(request.uri(), "http://a:1/base/action/deleteMany");
-        assert_eq!(request.headers()["idempotency-key"], "r1");
+        assert_eq!(request.headers()["idempotency-key"], "\"r1\"");
         assert_eq!(request.headers()["drumline-stamp"], "42");
         assert_eq!(request.headers()["drumline-token"], "41.42");
         assert_eq!(request.headers()["api-key"], "k");

@@ -102,10 +102,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>,
 
 /// Takes the id bare, or quoted as the IETF draft writes it; both name the same request.
 fn request_id(text: &str) -> Result<RequestId, Failure> {
-    let quoted = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
-    RequestId::parse(quoted.unwrap_or(text)).map_err(|why| {
+    RequestId::read(text).map_err(|why| {
         Failure::Invalid(format!("the header {IDEMPOTENCY_KEY} is malformed: {why}"))
     })
 }
