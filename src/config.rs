@@ -31,7 +31,14 @@ pub struct ConfigError(pub String);
     reason = "this is the one reader of the environment"
 )]
 pub fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    let value = std::env::var(name).ok()?;
+    // A value that was read from a file ends with a line break. It is no part of any setting of ours;
+    // the paths of others are left as they are.
+    let value = match name.starts_with("DRUMLINE_") {
+        true => secret::tidied(&value).to_owned(),
+        false => value,
+    };
+    Some(value).filter(|value| !value.is_empty())
 }
 
 /// The folder for files that a program keeps between its runs (XDG base directories), with
@@ -161,20 +168,24 @@ fn from_file() -> Result<Layer, ConfigError> {
 
 fn environment() -> Result<Layer, ConfigError> {
     let wrong = |name: &str, why: String| ConfigError(format!("{name}: {why}"));
+    let secret = |name: &str| {
+        let read = env(name).map(|text| Secret::parse(&text)).transpose();
+        read.map_err(|why| wrong(name, why.to_owned()))
+    };
     Ok(Layer {
         servers: env("DRUMLINE_SERVERS")
             .map(|list| list.split(',').map(ServerUrl::parse).collect())
             .transpose()
             .map_err(|why| wrong("DRUMLINE_SERVERS", why))?,
-        api_key: env("DRUMLINE_API_KEY").map(Secret::new),
-        mongodb: env("DRUMLINE_MONGODB").map(Secret::new),
+        api_key: secret("DRUMLINE_API_KEY")?,
+        mongodb: secret("DRUMLINE_MONGODB")?,
         timeout: env("DRUMLINE_TIMEOUT")
             .map(|text| parse_duration(&text))
             .transpose()
             .map_err(|why| wrong("DRUMLINE_TIMEOUT", why))?,
         output: None,
         node: NodeLayer {
-            cluster_secret: env("DRUMLINE_CLUSTER_SECRET").map(Secret::new),
+            cluster_secret: secret("DRUMLINE_CLUSTER_SECRET")?,
             ..NodeLayer::default()
         },
     })
@@ -182,6 +193,7 @@ fn environment() -> Result<Layer, ConfigError> {
 
 /// Reads `10`, `10s`, `500ms` or `2m`; a bare number is in seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
     let wrong = || format!("'{text}' is not a duration: write 10s, 500ms or 2m");
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);

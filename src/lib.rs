@@ -3,6 +3,7 @@
 
 pub mod text;
 pub mod model;
+pub mod ejson;
 pub mod check;
 pub mod config;
 pub mod mutants;

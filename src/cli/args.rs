@@ -29,7 +29,8 @@ pub struct Remote {
 
     /// Use no server: append to the log on this replica set. Other users of the machine can read a
     /// password given here: prefer --mongodb-file or DRUMLINE_MONGODB
-    #[arg(long, value_name = "URI", conflicts_with_all = ["servers", "mongodb_file"])]
+    #[arg(long, value_name = "URI", conflicts_with_all = ["servers", "mongodb_file"],
+        value_parser = Secret::parse)]
     mongodb: Option<Secret>,
 
     /// A file that holds the MongoDB URI
@@ -64,7 +65,7 @@ impl Remote {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Retry {
     /// The request id of an earlier try, to get its answer or to finish it; it is never done twice
-    #[arg(long, value_name = "ID", value_parser = RequestId::parse)]
+    #[arg(long, value_name = "ID", value_parser = RequestId::read)]
     request_id: Option<RequestId>,
 }
 

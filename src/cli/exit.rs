@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::model::Failure;
+use crate::text;
 
 use super::output::StdoutClosed;
 
@@ -126,7 +127,9 @@ fn one_line(text: &str) -> String {
 
 /// Writes one message for people. A closed stderr is nobody's loss.
 pub fn say(message: &str) {
-    let _ = writeln!(std::io::stderr(), "drumline: {message}");
+    // Whatever the text is made of, it must not steer the terminal.
+    let lines: Vec<_> = message.split('\n').map(text::one_line).collect();
+    let _ = writeln!(std::io::stderr(), "drumline: {}", lines.join("\n"));
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! `drumline find`.
 
 use super::args::{Freshness, Remote};
-use super::exit::say;
+use super::exit::{ExitError, say};
 use super::json::{self, Argument};
 use super::output::Output;
 use super::{Exit, session};
-use crate::model::limits::{FIND_DOCUMENTS_DEFAULT, FIND_DOCUMENTS_MAX};
+use crate::ejson;
+use crate::model::limits::{FIND_DOCUMENTS_DEFAULT, FIND_DOCUMENTS_MAX, find_limit};
 use crate::model::{Namespace, Read};
 
 /// Find documents.
@@ -24,10 +25,10 @@ pub struct Args {
     #[arg(long, value_name = "PROJECTION")]
     projection: Option<String>,
     /// At most this many documents [default: 1000]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..=FIND_DOCUMENTS_MAX))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = limit)]
     limit: Option<i64>,
     /// Leave out the first ones
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = ejson::count_text)]
     skip: i64,
     #[command(flatten)]
     freshness: Freshness,
@@ -41,7 +42,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         let found = session
             .read(&args.namespace, read, args.freshness.consistency())
             .await?;
-        let cut = args.limit.is_none() && found.documents.len() as i64 >= FIND_DOCUMENTS_DEFAULT;
+        let cut = args.limit.is_none_or(|limit| limit == 0)
+            && found.documents.len() as i64 >= FIND_DOCUMENTS_DEFAULT;
         Output::new(session.format).documents(found.documents)?;
         if cut {
             say(&format!(
@@ -50,6 +52,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         }
         Ok(Exit::Ok)
     })
+}
+
+/// As the field `limit` of a request.
+fn limit(text: &str) -> Result<i64, String> {
+    let limit = ejson::count_text(text).map_err(|why| why.to_string())?;
+    find_limit(Some(limit)).map(|_| limit)
 }
 
 fn read(args: &Args) -> anyhow::Result<Read> {
@@ -79,7 +87,7 @@ fn read(args: &Args) -> anyhow::Result<Read> {
         filter: Argument::filter(&args.filter).to_document()?,
         projection: option("--projection", &args.projection)?,
         sort: option("--sort", &args.sort)?,
-        limit: args.limit.unwrap_or(FIND_DOCUMENTS_DEFAULT),
+        limit: find_limit(args.limit).map_err(ExitError::usage)?,
         skip: args.skip,
     })
 }

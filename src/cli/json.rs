@@ -3,8 +3,8 @@
 use std::io::Read as _;
 
 use bson::{Bson, Document};
-use serde_json::Value;
 
+use crate::ejson::{self, Fault, Item};
 use crate::model::Update;
 use crate::model::limits::BODY_BYTES_MAX;
 
@@ -91,42 +91,57 @@ impl<'a> Argument<'a> {
 
     /// One document, an array of documents, or several documents one after the other.
     pub fn to_documents(self) -> Result<Documents> {
-        let mut values = self.values()?;
-        let many = values.len() > 1 || matches!(values.first(), Some(Bson::Array(_)));
-        if let [Bson::Array(array)] = values.as_mut_slice() {
-            values = std::mem::take(array);
-        }
-        if values.is_empty() {
+        let mut items = self.items()?;
+        let is_list = matches!(items.as_slice(), [only] if only.value.as_array().is_some());
+        let many = items.len() > 1 || is_list;
+        let documents = match items.pop() {
+            Some(Item {
+                value: Bson::Array(values),
+                ..
+            }) if is_list => self.all_documents(values)?,
+            last => {
+                items.extend(last);
+                self.one_each(items)?
+            }
+        };
+        if documents.is_empty() {
             return Err(self.wrong("it holds no document"));
         }
-        let documents = self.all_documents(values)?;
         Ok(Documents { documents, many })
     }
 
     fn one(self) -> Result<Bson> {
-        let mut values = self.values()?;
-        match values.len() {
-            1 => Ok(values.remove(0)),
+        let mut items = self.items()?;
+        match items.len() {
+            1 => Ok(items.remove(0).value),
             0 => Err(self.wrong("it is empty")),
             _ => Err(self.wrong("it holds more than one JSON value")),
         }
     }
 
-    fn values(self) -> Result<Vec<Bson>> {
+    fn items(self) -> Result<Vec<Item>> {
         let text = if self.text == "-" {
             self.read_stdin()?
         } else {
-            self.text.to_owned()
+            self.text.as_bytes().to_vec()
         };
-        serde_json::Deserializer::from_str(&text)
-            .into_iter::<Value>()
-            .map(|value| self.to_bson(value.map_err(|error| self.wrong(&located(&error)))?))
-            .collect()
+        ejson::values(&text).map_err(|fault| self.wrong(&located(&fault)))
     }
 
-    fn to_bson(self, value: Value) -> Result<Bson> {
-        Bson::try_from(value)
-            .map_err(|error| self.wrong(&format!("it is no Extended JSON ({error})")))
+    /// Documents that stand one after the other; a line is what the user looks for.
+    fn one_each(self, items: Vec<Item>) -> Result<Vec<Document>> {
+        let is_one_line = items.iter().all(|item| item.line == 1);
+        let documents = items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| match item.value {
+                Bson::Document(document) => Ok(document),
+                _ if is_one_line => {
+                    Err(self.wrong(&format!("value {} in it is no object", index + 1)))
+                }
+                _ => Err(self.wrong(&format!("the value on line {} is no object", item.line))),
+            });
+        documents.collect()
     }
 
     fn all_documents(self, values: Vec<Bson>) -> Result<Vec<Document>> {
@@ -140,11 +155,11 @@ impl<'a> Argument<'a> {
         documents.collect()
     }
 
-    fn read_stdin(self) -> Result<String> {
-        let mut text = String::new();
+    fn read_stdin(self) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
         std::io::stdin()
             .take(BODY_BYTES_MAX as u64 + 1)
-            .read_to_string(&mut text)
+            .read_to_end(&mut text)
             .map_err(|error| self.wrong(&format!("stdin cannot be read ({error})")))?;
         if text.len() > BODY_BYTES_MAX {
             let bound = BODY_BYTES_MAX >> 20;
@@ -172,18 +187,19 @@ pub fn check_stdin(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// An `_id`: JSON if it parses as JSON, a string otherwise.
+/// An `_id`: JSON if it is JSON, a string otherwise.
 pub fn id(text: &str) -> Result<Bson> {
-    let Ok(value) = serde_json::from_str::<Value>(text) else {
-        return Ok(Bson::String(text.to_owned()));
-    };
     let wrong = |what: &str| {
         ExitError::usage(format!(
             "ID: {what}; write it like 17, ada or '{{\"$oid\": \"...\"}}'"
         ))
     };
-    let id = Bson::try_from(value)
-        .map_err(|error| wrong(&format!("it is no Extended JSON ({error})")))?;
+    let id = match ejson::values(text.as_bytes()) {
+        Ok(mut items) if items.len() == 1 => items.remove(0).value,
+        Ok(_) => Bson::String(text.to_owned()),
+        Err(fault) if fault.is_syntax => Bson::String(text.to_owned()),
+        Err(fault) => return Err(wrong(&located(&fault))),
+    };
     match &id {
         // As a filter each of these would mean something else than equality.
         Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => Err(wrong(
@@ -196,15 +212,28 @@ pub fn id(text: &str) -> Result<Bson> {
     }
 }
 
-/// What is wrong, and where; serde_json puts the place at the end of its text.
-fn located(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or(&text);
-    let place = match error.line() {
-        0 | 1 => format!("column {}", error.column()),
-        line => format!("line {line}, column {}", error.column()),
+/// What is wrong, and where. A value of several lines is told by its first line too: the fault may be
+/// seen only where the next value begins.
+fn located(fault: &Fault) -> String {
+    let Fault {
+        what,
+        line,
+        column,
+        begins,
+        ..
+    } = fault;
+    let kind = match fault.is_syntax {
+        true => "it is no JSON",
+        false => "it is no Extended JSON",
     };
-    format!("it is no JSON ({what} at {place})")
+    let place = match (*line, *begins) {
+        (1, _) => format!("column {column}"),
+        (line, begins) if begins == line => format!("line {line}, column {column}"),
+        (line, begins) => {
+            format!("line {line}, column {column}, in the value that begins on line {begins}")
+        }
+    };
+    format!("{kind} ({what} at {place})")
 }
 
 #[cfg(test)]
@@ -245,9 +274,33 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_line_is_named_by_its_number() {
+        for (text, expected) in [
+            (
+                "{\"a\": 1}\n5\n{\"a\": 2}",
+                "the value on line 2 is no object",
+            ),
+            ("{\"a\": 1}\n{\"a\": x}\n", "at line 2, column 7)"),
+            (
+                "{\"a\": 1}\n{\"a\": 2\n{\"a\": 3}\n",
+                "at line 3, column 1, in the value that begins on line 2)",
+            ),
+            (
+                "{\"a\": 1}\n{\"b\": 1, \"b\": 2}",
+                "b is there twice at line 2",
+            ),
+        ] {
+            let error = Argument::document("DOC", text).to_documents().unwrap_err();
+            assert!(error.message.contains(expected), "{}", error.message);
+        }
+    }
+
+    #[test]
     fn ids_are_json_or_strings() {
         assert_eq!(id("17").unwrap(), Bson::Int32(17));
         assert_eq!(id("ada").unwrap(), Bson::String("ada".into()));
+        assert_eq!(id("1 2").unwrap(), Bson::String("1 2".into()));
+        assert_eq!(id("").unwrap(), Bson::String(String::new()));
         assert_eq!(id("\"17\"").unwrap(), Bson::String("17".into()));
         assert_eq!(id(r#"{"a": 1}"#).unwrap(), Bson::Document(doc! {"a": 1}));
         assert!(matches!(
@@ -259,6 +312,8 @@ mod tests {
             r#"{"$gt": 1}"#,
             r#"{"$oid": "x"}"#,
             r#"{"$regularExpression": {"pattern": "a", "options": ""}}"#,
+            "12345678901234567891",
+            r#"{"a": 1, "a": 2}"#,
         ] {
             assert!(id(wrong).is_err(), "{wrong:?} was taken");
         }

@@ -1,4 +1,4 @@
-//! Requests and replies as they travel: the Data API in canonical Extended JSON.
+//! Requests and replies as they travel: the Data API in Extended JSON that keeps every type.
 
 use bson::{Bson, Document, doc};
 use http_body_util::Full;
@@ -9,6 +9,7 @@ use hyper::{Method, Request, StatusCode};
 use super::clock::{Seen, Token};
 use super::error::ClientError;
 use crate::config::{Secret, ServerUrl};
+use crate::ejson::{self, Fields, Format};
 use crate::model::{Answer, Consistency, Namespace, Read, RequestId, Update, Write};
 use crate::view::ClusterView;
 
@@ -19,6 +20,7 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 const STAMP: HeaderName = HeaderName::from_static("drumline-stamp");
 const POSITION: HeaderName = HeaderName::from_static("drumline-position");
 const TOKEN: HeaderName = HeaderName::from_static("drumline-token");
+const SHOW_STAMP: HeaderName = HeaderName::from_static("drumline-show-stamp");
 const READ: HeaderName = HeaderName::from_static("drumline-read");
 
 /// A key as a header that no trace of the request shows.
@@ -84,7 +86,10 @@ impl Message {
         Self {
             method: Method::POST,
             path: format!("/action/{action}"),
-            body: Bytes::from(Bson::Document(body).into_canonical_extjson().to_string()),
+            // The writer of JSON fails only where the bytes go, and a Vec takes all.
+            body: serde_json::to_vec(&Fields(&body, Format::Short))
+                .unwrap_or_default()
+                .into(),
             id: None,
             consistency: None,
         }
@@ -106,6 +111,8 @@ impl Message {
             .method(self.method.clone())
             .uri(format!("{server}{}", self.path))
             .header(ACCEPT, EJSON)
+            // Whatever path stands in front of the node's own.
+            .header(SHOW_STAMP, "true")
             .header(STAMP, seen.t);
         if self.method == Method::POST {
             request = request.header(CONTENT_TYPE, EJSON);
@@ -117,7 +124,8 @@ impl Message {
             request = request.header(API_KEY, key.clone());
         }
         if let Some(id) = &self.id {
-            request = request.header(IDEMPOTENCY_KEY, id.as_str());
+            // In quotes: an id may have quotes of its own, and the reader takes one pair off.
+            request = request.header(IDEMPOTENCY_KEY, format!("\"{id}\""));
         }
         if let Some(consistency) = self.consistency {
             request = request.header(READ, consistency_name(consistency));
@@ -236,13 +244,7 @@ impl Received {
     }
 
     fn document(&self) -> Result<Document, String> {
-        let json: serde_json::Value = serde_json::from_slice(&self.body)
-            .map_err(|error| format!("the body is no JSON ({error})"))?;
-        match Bson::try_from(json) {
-            Ok(Bson::Document(document)) => Ok(document),
-            Ok(_) => Err("the body is no JSON object".into()),
-            Err(error) => Err(format!("the body is no Extended JSON ({error})")),
-        }
+        ejson::reply(&self.body)
     }
 }
 
@@ -391,7 +393,7 @@ mod tests {
         assert_eq!(message.path, "/action/insertOne");
         assert_eq!(
             message.body,
-            r#"{"database":"shop","collection":"orders","document":{"z":{"$numberLong":"1"},"a":{"$numberDouble":"1.0"},"_id":{"$numberInt":"7"}}}"#
+            r#"{"database":"shop","collection":"orders","document":{"z":{"$numberLong":"1"},"a":1.0,"_id":7}}"#
         );
     }
 
@@ -411,7 +413,7 @@ mod tests {
         };
         let request = message.to_request(&server, Some(&key), &seen).unwrap();
         assert_eq!(request.uri(), "http://a:1/base/action/deleteMany");
-        assert_eq!(request.headers()["idempotency-key"], "r1");
+        assert_eq!(request.headers()["idempotency-key"], "\"r1\"");
         assert_eq!(request.headers()["drumline-stamp"], "42");
         assert_eq!(request.headers()["drumline-token"], "41.42");
         assert_eq!(request.headers()["api-key"], "k");

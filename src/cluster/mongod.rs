@@ -115,9 +115,10 @@ pub(super) fn missing_library(line: &str) -> Option<String> {
 pub async fn find(console: &Console) -> Result<Mongod, Error> {
     if let Some(path) = config::env("DRUMLINE_MONGOD") {
         // Whoever names one wants that one.
-        return Mongod::examine(Path::new(&path))
-            .await
-            .map_err(|why| Error::Failed(format!("DRUMLINE_MONGOD: {why}")));
+        let wrong = |why: String| Error::Failed(format!("DRUMLINE_MONGOD: {why}"));
+        // Members start in folders of their own, where a relative path would mean another file.
+        let path = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
+        return Mongod::examine(&path).await.map_err(wrong);
     }
     let mut tried = vec!["DRUMLINE_MONGOD is not set".to_owned()];
     match on_path() {

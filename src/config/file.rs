@@ -63,6 +63,8 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
+    // Editors of some systems put a byte order mark in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let content: Content = toml::from_str(text).map_err(|error| located(path, text, &error))?;
     // A relative path in the file is relative to the file, not to where the command runs.
     let folder = path.parent().unwrap_or(Path::new(""));

@@ -22,7 +22,17 @@ impl Secret {
         Self(text)
     }
 
-    /// The first word of a file, so that a final line break does not count.
+    /// The one word of a text, wherever the text comes from: a line break at its end, or a byte order
+    /// mark in front, is not of the secret.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let word = tidied(text);
+        match word.contains(char::is_whitespace) {
+            true => Err("there must be one key or URI and nothing else"),
+            false => Ok(Self(word.to_owned())),
+        }
+    }
+
+    /// The one word of a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let wrong = |why: &str| ConfigError(format!("{}: {why}", path.display()));
         let mut text = String::new();
@@ -32,11 +42,10 @@ impl Secret {
         if text.len() as u64 > SECRET_BYTES_MAX {
             return Err(wrong("the file is too large to hold one key or URI"));
         }
-        let mut words = text.split_whitespace();
-        match (words.next(), words.next()) {
-            (Some(word), None) => Ok(Self(word.to_owned())),
-            (None, _) => Err(wrong("the file is empty")),
-            (Some(_), Some(_)) => Err(wrong("the file must hold one key or URI and nothing else")),
+        let secret = Self::parse(&text).map_err(wrong)?;
+        match secret.0.is_empty() {
+            true => Err(wrong("the file is empty")),
+            false => Ok(secret),
         }
     }
 
@@ -52,7 +61,7 @@ impl TryFrom<toml::Value> for Secret {
     /// Serde's own message would show a value of another type, like a key of digits without quotes.
     fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
         match value {
-            toml::Value::String(text) => Ok(Self(text)),
+            toml::Value::String(text) => Self::parse(&text),
             _ => Err("a secret is a string in quotes"),
         }
     }
@@ -76,9 +85,24 @@ impl fmt::Display for Secret {
     }
 }
 
+/// A text without what editors and shells put around it.
+pub(super) fn tidied(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_around_a_secret_is_not_of_it() {
+        for text in ["k", "k\n", "k\r\n", " k ", "\u{feff}k\r\n"] {
+            assert_eq!(Secret::parse(text).unwrap().expose(), "k", "{text:?}");
+            let value = toml::Value::String(text.to_owned());
+            assert_eq!(Secret::try_from(value).unwrap().expose(), "k", "{text:?}");
+        }
+        assert!(Secret::parse("k\nl").is_err());
+    }
 
     #[test]
     fn is_never_shown() {

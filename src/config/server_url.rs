@@ -26,10 +26,14 @@ impl ServerUrl {
                 "a server URL holds no credentials: use --api-key-file or DRUMLINE_API_KEY".into(),
             );
         }
-        if uri.query().is_some() {
+        // A port past 65535 would count as none, and what follows '#' would end up in every path.
+        let rest = authority.as_str().rsplit(']').next().unwrap_or_default();
+        let bad_port = rest.contains(':') && authority.port_u16().is_none();
+        if uri.query().is_some() || text.contains('#') || bad_port {
             return Err(not_a_url(text));
         }
-        Ok(Self(text.to_owned()))
+        let rest = text.get(scheme.len()..).unwrap_or_default();
+        Ok(Self(format!("{scheme}{rest}")))
     }
 
     pub fn as_str(&self) -> &str {
@@ -95,6 +99,7 @@ mod tests {
         ] {
             assert_eq!(ServerUrl::parse(good).unwrap().as_str(), good);
         }
+        assert!(ServerUrl::parse("HTTPS://a:1").unwrap().is_https());
         assert_eq!(
             ServerUrl::parse(" http://a:1/ ").unwrap().as_str(),
             "http://a:1"
@@ -107,6 +112,10 @@ mod tests {
             "http://",
             "http://u:p@a:1",
             "http://a:1/?x",
+            "http://a:1/#x",
+            "http://a:99999",
+            "http://a:",
+            "http://[::1]:x",
             "mongodb://a",
         ] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad:?} was taken");

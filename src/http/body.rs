@@ -1,6 +1,6 @@
 //! Reads a request's body within bounds of size, time and memory.
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
@@ -11,10 +11,6 @@ use crate::model::limits::{BODY_BYTES_MAX, BODY_WAIT_MAX};
 
 /// What one value costs in memory once it is decoded, beside its text.
 const VALUE_BYTES: usize = 150;
-
-/// How much of a body that is refused is still read. A client that sends all before it reads
-/// would never see the reply if the connection were closed on it.
-const DISCARDED_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
 /// Reads the whole body and grows the reservation to what it will cost decoded.
 pub async fn read(body: Body, reservation: &mut Reservation) -> Result<Vec<u8>, Problem> {
@@ -31,11 +27,7 @@ async fn collect(mut body: Body, reservation: &mut Reservation) -> Result<Vec<u8
         let Some(data) = frame.data_ref() else {
             continue;
         };
-        if let Err(failure) = check(bytes.len() + data.len(), reservation) {
-            drop(bytes);
-            discard(body).await;
-            return Err(failure.into());
-        }
+        check(bytes.len() + data.len(), reservation)?;
         bytes.extend_from_slice(data);
     }
     reservation.grow_to(decoded_cost(&bytes))?;
@@ -50,17 +42,6 @@ fn check(size: usize, reservation: &mut Reservation) -> Result<(), Failure> {
         )));
     }
     reservation.grow_to(size)
-}
-
-async fn discard(mut body: Body) {
-    let mut left = DISCARDED_BYTES_MAX;
-    while let Some(Ok(frame)) = body.frame().await {
-        let read = frame.data_ref().map_or(0, Bytes::len);
-        match left.checked_sub(read) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
 }
 
 /// The text, which a node keeps to pass it on, and the decoded form. An upper bound, got without parsing: each value but the first follows one of three characters.

@@ -16,7 +16,7 @@ use super::action::Action;
 use super::error::{self, Problem};
 use super::headers::{self, RequestHeaders};
 use super::router::App;
-use super::{body, decode, encode};
+use super::{body, decode, encode, stamps};
 use crate::budget::Reservation;
 use crate::gateway::Reply;
 use crate::model::limits::REPLY_STALL_MAX;
@@ -69,6 +69,9 @@ async fn answer(app: &App, request: Request, asker: Asker) -> Result<Response, P
     let (head, body) = request.into_parts();
     let action = action(head.uri.path())?;
     let asked = RequestHeaders::read(&head.headers)?;
+    let shows_stamp = asked
+        .show_stamp
+        .unwrap_or_else(|| !stamps::is_data_api(head.uri.path()));
     // Held while the decoded request lives: a write goes on without its client.
     let budget = match action.is_read() {
         true => &app.reads,
@@ -84,6 +87,7 @@ async fn answer(app: &App, request: Request, asker: Asker) -> Result<Response, P
         asker,
         action,
         headers: asked,
+        shows_stamp,
         original: head.headers,
         body: bytes,
     };
@@ -98,6 +102,7 @@ struct Asked {
     asker: Asker,
     action: Action,
     headers: RequestHeaders,
+    shows_stamp: bool,
     original: HeaderMap,
     body: Bytes,
 }
@@ -107,7 +112,7 @@ impl Asked {
     fn envelope(&self, id: Option<&RequestId>) -> Envelope {
         Envelope {
             action: self.action.name(),
-            headers: headers::passed_on(&self.original, id),
+            headers: headers::passed_on(&self.original, id, self.shows_stamp),
             body: self.body.clone(),
         }
     }
@@ -190,13 +195,16 @@ async fn run_read(
         asker,
         action,
         headers: asked,
+        shows_stamp,
         ..
     } = asked;
+    let hidden = stamps::hidden(&read, shows_stamp, &app.stamp_field);
+    let stamp_field = Arc::clone(&app.stamp_field);
     // Held until the reply is made.
     let mut held = app.reads.open();
     let (consistency, clock) = (asked.consistency, asked.clock);
     let gateway = &app.gateway;
-    let found = match asker {
+    let mut found = match asker {
         Asker::Peer => {
             let found = gateway.read_here(namespace, read, consistency, clock, &mut held);
             found.await?
@@ -211,7 +219,12 @@ async fn run_read(
     };
     let is_long = found.documents.len() > LONG_DOCUMENTS;
     let reservation = app.reads.open();
-    let encode = move || encode::documents(action, &found.documents, asked.reply, reservation);
+    let documents = std::mem::take(&mut found.documents);
+    let encode = move || {
+        let mut documents = documents;
+        stamps::hide(&mut documents, hidden, &stamp_field);
+        encode::documents(action, &documents, asked.reply, reservation)
+    };
     let mut response = aside(is_long, encode).await?;
     headers::write_order(response.headers_mut(), &found.stamp, found.position);
     Ok(response)

@@ -3,11 +3,9 @@
 use bson::{Bson, Document};
 
 use super::action::Action;
-use super::ejson;
 use super::fields::{Fields, OneOrMany};
-use crate::model::limits::{
-    DOCUMENT_BYTES_MAX, FIND_DOCUMENTS_DEFAULT, FIND_DOCUMENTS_MAX, INSERT_DOCUMENTS_MAX,
-};
+use crate::ejson;
+use crate::model::limits::{DOCUMENT_BYTES_MAX, INSERT_DOCUMENTS_MAX, find_limit};
 use crate::model::{Call, Failure, Namespace, Read, Update, Write};
 
 /// Decodes the body of a request. What the call may do is [`crate::model::policy`]'s to say.
@@ -66,7 +64,7 @@ fn check_sizes(body: &Document) -> Result<(), Failure> {
 
 fn find_one(fields: &mut Fields) -> Result<Read, Failure> {
     Ok(Read::FindOne {
-        filter: fields.filter()?,
+        filter: fields.optional_document("filter")?.unwrap_or_default(),
         projection: fields.optional_document("projection")?,
         sort: fields.optional_document("sort")?,
     })
@@ -74,7 +72,7 @@ fn find_one(fields: &mut Fields) -> Result<Read, Failure> {
 
 fn find(fields: &mut Fields) -> Result<Read, Failure> {
     Ok(Read::Find {
-        filter: fields.filter()?,
+        filter: fields.optional_document("filter")?.unwrap_or_default(),
         projection: fields.optional_document("projection")?,
         sort: fields.optional_document("sort")?,
         limit: limit(fields)?,
@@ -89,13 +87,11 @@ fn aggregate(fields: &mut Fields) -> Result<Read, Failure> {
 }
 
 fn limit(fields: &mut Fields) -> Result<i64, Failure> {
-    match fields.count("limit")? {
-        None | Some(0) => Ok(FIND_DOCUMENTS_DEFAULT),
-        Some(limit) if limit <= FIND_DOCUMENTS_MAX => Ok(limit),
-        Some(limit) => Err(Failure::Invalid(format!(
-            "'limit' is at most {FIND_DOCUMENTS_MAX}, {limit} is more; read on with 'skip' or with a filter on the sort key"
-        ))),
-    }
+    find_limit(fields.count("limit")?).map_err(|why| {
+        Failure::Invalid(format!(
+            "'limit' is {why}; read on with 'skip' or with a filter on the sort key"
+        ))
+    })
 }
 
 fn insert_one(fields: &mut Fields) -> Result<Write, Failure> {
@@ -311,17 +307,59 @@ mod tests {
     }
 
     #[test]
-    fn a_null_filter_is_not_every_document() {
-        assert_invalid(
-            Action::DeleteMany,
-            r#""filter":null"#,
-            "'filter' must be an object, not null",
-        );
+    fn a_null_filter_is_every_document_to_those_who_only_read() {
+        for (action, fields) in [
+            (Action::DeleteOne, ""),
+            (Action::DeleteMany, ""),
+            (Action::UpdateOne, r#","update":{"$set":{"a":1}}"#),
+            (Action::UpdateMany, r#","update":{"$set":{"a":1}}"#),
+            (Action::ReplaceOne, r#","replacement":{}"#),
+        ] {
+            let fields = format!(r#""filter":null{fields}"#);
+            assert_invalid(action, &fields, "'filter' must be an object, not null");
+        }
+        for action in [Action::FindOne, Action::Find] {
+            let bare = decode(action, "");
+            assert!(bare.is_ok());
+            assert_eq!(decode(action, r#""filter":null"#), bare);
+        }
         let all = Write::Delete {
             filter: doc! {},
             many: true,
         };
         assert_eq!(decode(Action::DeleteMany, ""), write(all));
+    }
+
+    #[test]
+    fn a_field_of_another_action_may_be_there_as_null() {
+        let all: Vec<_> = Action::ALL
+            .iter()
+            .flat_map(|action| action.fields())
+            .collect();
+        for action in Action::ALL {
+            let own = match action {
+                Action::FindOne | Action::Find | Action::DeleteOne | Action::DeleteMany => "",
+                Action::InsertOne => r#""document":{}"#,
+                Action::InsertMany => r#""documents":[{}]"#,
+                Action::UpdateOne | Action::UpdateMany => r#""update":{"$set":{"a":1}}"#,
+                Action::ReplaceOne => r#""replacement":{}"#,
+                Action::Aggregate => r#""pipeline":[]"#,
+            };
+            let bare = decode(action, own);
+            assert!(bare.is_ok(), "{}: {bare:?}", action.name());
+            for name in &all {
+                let writes = !action.is_read() && **name == "filter";
+                if own.contains(&format!("\"{name}\""))
+                    || (writes && action.fields().contains(name))
+                {
+                    continue;
+                }
+                let comma = if own.is_empty() { "" } else { "," };
+                let fields = format!(r#""{name}":null{comma}{own}"#);
+                assert_eq!(decode(action, &fields), bare, "{} {fields}", action.name());
+            }
+        }
+        assert_invalid(Action::FindOne, r#""hint":null"#, "no field 'hint'");
     }
 
     #[test]

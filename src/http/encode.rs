@@ -10,9 +10,9 @@ use bson::{Bson, Document};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use super::action::Action;
-use super::ejson::{Fields, Format, Json};
 use super::metered::MeteredBuffer;
 use crate::budget::Reservation;
+use crate::ejson::{Fields, Format, Json};
 use crate::model::{Answer, Failure};
 
 /// The reply to a write that was done.
@@ -69,7 +69,7 @@ fn no_room(error: io::Error) -> Failure {
 fn response(status: StatusCode, bytes: Bytes, format: Format) -> Response {
     let media = match format {
         Format::Plain => "application/json",
-        Format::Canonical => "application/ejson",
+        Format::Canonical | Format::Short => "application/ejson",
     };
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;

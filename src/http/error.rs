@@ -1,7 +1,7 @@
 //! Every reply that is not an answer: its status, its code and its text.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,6 +10,10 @@ use crate::model::{Failure, Refusal};
 
 /// How long a client should pause before it tries again, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// What a client may send instead of the credentials that were refused. HTTP wants it with each 401,
+/// and some clients take a 401 without it for a broken server.
+const SCHEME: HeaderValue = HeaderValue::from_static("Bearer realm=\"drumline\"");
 
 /// Why a request has no answer: what the core says, or what only HTTP can be wrong about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +127,9 @@ impl IntoResponse for Problem {
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         );
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, SCHEME);
+        }
         if again {
             response
                 .headers_mut()

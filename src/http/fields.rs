@@ -2,12 +2,15 @@
 
 use bson::{Bson, Document};
 
+use super::action::Action;
+use crate::ejson;
 use crate::model::Failure;
 
 /// What is left of a body. Each error names the field and what it must be.
 ///
 /// An optional field may be `null`, as clients with typed models send it, and then counts as
-/// absent. The one exception is `filter`, where a slip of that kind would mean every document.
+/// absent; so may a field that only other actions have. The one exception is the `filter` of a
+/// write, where a slip of that kind would mean every document.
 #[derive(Debug)]
 pub struct Fields(Document);
 
@@ -16,9 +19,14 @@ impl Fields {
     pub fn new(body: Document, action: &str, known: &[&str]) -> Result<Self, Failure> {
         const COMMON: [&str; 3] = ["dataSource", "database", "collection"];
         let is_known = |key: &str| COMMON.contains(&key) || known.contains(&key);
-        match body.keys().find(|key| !is_known(key)) {
+        let is_absent = |key: &str, value: &Bson| {
+            let mut actions = Action::ALL.iter();
+            *value == Bson::Null && actions.any(|action| action.fields().contains(&key))
+        };
+        let mut unknown = body.iter().filter(|(key, _)| !is_known(key));
+        match unknown.find(|(key, value)| !is_absent(key, value)) {
             None => Ok(Self(body)),
-            Some(key) => Err(Failure::Invalid(format!(
+            Some((key, _)) => Err(Failure::Invalid(format!(
                 "{action} has no field '{}'; its fields are {}, {}",
                 key.escape_debug(),
                 COMMON.join(", "),
@@ -55,7 +63,7 @@ impl Fields {
         })
     }
 
-    /// Absent means every document; `null` does not.
+    /// The filter of a write: absent means every document; `null` does not.
     pub fn filter(&mut self) -> Result<Document, Failure> {
         match self.0.remove("filter") {
             None => Ok(Document::new()),
@@ -91,22 +99,16 @@ impl Fields {
 
     /// A whole number of 0 or more, in any of the types that can hold one.
     pub fn count(&mut self, name: &str) -> Result<Option<i64>, Failure> {
-        const EXPECTED: &str = "a whole number of 0 or more";
         let Some(value) = self.optional(name) else {
             return Ok(None);
         };
-        let number = match value {
-            Bson::Int32(number) => Some(number.into()),
-            Bson::Int64(number) => Some(number),
-            Bson::Double(number) => whole(number),
-            ref other => return Err(wrong(name, EXPECTED, other)),
-        };
-        match number {
-            Some(number) if number >= 0 => Ok(Some(number)),
-            _ => Err(Failure::Invalid(format!(
-                "'{name}' must be {EXPECTED}, {value} is not"
-            ))),
+        if !is_number(&value) {
+            return Err(wrong(name, ejson::COUNT, &value));
         }
+        let count = ejson::count(&value);
+        count.map(Some).map_err(|ejson::NotACount| {
+            Failure::Invalid(format!("'{name}' must be {}, {value} is not", ejson::COUNT))
+        })
     }
 
     fn optional(&mut self, name: &str) -> Option<Bson> {
@@ -138,12 +140,8 @@ fn documents(name: &str, values: Vec<Bson>) -> Result<Vec<Document>, Failure> {
     Ok(documents)
 }
 
-/// The integer that a double holds exactly, if it is one.
-fn whole(number: f64) -> Option<i64> {
-    // 2^53: past it doubles skip integers.
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
-    (number.fract() == 0.0 && number.abs() <= EXACT_MAX).then_some(number as i64)
+const fn is_number(value: &Bson) -> bool {
+    matches!(value, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_))
 }
 
 fn wrong(name: &str, expected: &str, found: &Bson) -> Failure {

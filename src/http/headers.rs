@@ -6,13 +6,14 @@ use std::str::FromStr;
 use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::ejson::Format;
 use super::error::Problem;
+use crate::ejson::Format;
 use crate::model::{Consistency, Failure, NodeName, Position, RequestId, Stamp};
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const DRUMLINE_STAMP: HeaderName = HeaderName::from_static("drumline-stamp");
 pub const DRUMLINE_READ: HeaderName = HeaderName::from_static("drumline-read");
+pub const DRUMLINE_SHOW_STAMP: HeaderName = HeaderName::from_static("drumline-show-stamp");
 pub const DRUMLINE_TOKEN: HeaderName = HeaderName::from_static("drumline-token");
 pub const DRUMLINE_POSITION: HeaderName = HeaderName::from_static("drumline-position");
 pub const DRUMLINE_COORDINATOR: HeaderName = HeaderName::from_static("drumline-coordinator");
@@ -28,6 +29,8 @@ pub struct RequestHeaders {
     pub consistency: Consistency,
     /// The format that the reply must have.
     pub reply: Format,
+    /// Whether found documents show their stamps; `None` leaves it to the path.
+    pub show_stamp: Option<bool>,
 }
 
 impl RequestHeaders {
@@ -45,12 +48,16 @@ impl RequestHeaders {
             consistency: one(headers, &DRUMLINE_READ)?
                 .map_or(Ok(Consistency::default()), consistency)?,
             reply: reply_format(headers),
+            show_stamp: one(headers, &DRUMLINE_SHOW_STAMP)?
+                .map(show_stamp)
+                .transpose()?,
         })
     }
 }
 
-/// The headers that a request keeps when it is passed on, and its id.
-pub fn passed_on(headers: &HeaderMap, id: Option<&RequestId>) -> HeaderMap {
+/// The headers that a request keeps when it is passed on, its id, and what its path says of stamps:
+/// it goes on by another path.
+pub fn passed_on(headers: &HeaderMap, id: Option<&RequestId>, shows_stamp: bool) -> HeaderMap {
     const KEPT: [HeaderName; 5] = [
         CONTENT_TYPE,
         ACCEPT,
@@ -64,6 +71,8 @@ pub fn passed_on(headers: &HeaderMap, id: Option<&RequestId>) -> HeaderMap {
             kept.append(name.clone(), value.clone());
         }
     }
+    let shows_stamp = HeaderValue::from_static(if shows_stamp { "true" } else { "false" });
+    kept.insert(DRUMLINE_SHOW_STAMP, shows_stamp);
     // In quotes: an id may have quotes of its own, and the reader takes one pair off.
     let id = id.and_then(|id| HeaderValue::from_str(&format!("\"{id}\"")).ok());
     if let Some(id) = id {
@@ -93,10 +102,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>,
 
 /// Takes the id bare, or quoted as the IETF draft writes it; both name the same request.
 fn request_id(text: &str) -> Result<RequestId, Failure> {
-    let quoted = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
-    RequestId::parse(quoted.unwrap_or(text)).map_err(|why| {
+    RequestId::read(text).map_err(|why| {
         Failure::Invalid(format!("the header {IDEMPOTENCY_KEY} is malformed: {why}"))
     })
 }
@@ -126,6 +132,16 @@ fn consistency(text: &str) -> Result<Consistency, Failure> {
         "causal" => Ok(Consistency::Causal),
         _ => Err(Failure::Invalid(format!(
             "the header {DRUMLINE_READ} must be linearizable or causal"
+        ))),
+    }
+}
+
+fn show_stamp(text: &str) -> Result<bool, Failure> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Failure::Invalid(format!(
+            "the header {DRUMLINE_SHOW_STAMP} must be true or false"
         ))),
     }
 }
@@ -268,6 +284,7 @@ mod tests {
             clock: 0,
             consistency: Consistency::Linearizable,
             reply: Format::Plain,
+            show_stamp: None,
         };
         assert_eq!(read(&[]), Ok(plain));
     }
@@ -326,6 +343,13 @@ mod tests {
         let causal = read(&[("Drumline-Read", "causal")]).unwrap();
         assert_eq!(causal.consistency, Consistency::Causal);
         assert_invalid(&[("Drumline-Read", "eventual")], "linearizable or causal");
+    }
+
+    #[test]
+    fn stamps_are_shown_or_not() {
+        let show = |text| read(&[("Drumline-Show-Stamp", text)]).unwrap().show_stamp;
+        assert_eq!((show("true"), show("false")), (Some(true), Some(false)));
+        assert_invalid(&[("Drumline-Show-Stamp", "yes")], "true or false");
     }
 
     #[test]

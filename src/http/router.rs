@@ -169,6 +169,7 @@ mod tests {
             headers::IDEMPOTENCY_KEY,
             headers::DRUMLINE_STAMP,
             headers::DRUMLINE_READ,
+            headers::DRUMLINE_SHOW_STAMP,
             headers::DRUMLINE_TOKEN,
             headers::DRUMLINE_POSITION,
             headers::DRUMLINE_COORDINATOR,

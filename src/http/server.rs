@@ -11,7 +11,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, EXPECT, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -28,6 +29,7 @@ use tracing::{debug, warn};
 use super::crowd::{Crowd, Pass, Places, Seat, Working};
 use super::error::Problem;
 use super::stall::StallGuard;
+use super::{leftover, paths};
 use crate::model::Failure;
 use crate::model::limits::{
     CONNECTIONS_MAX, DRAIN_WAIT_MAX, HEAD_WAIT_MAX, PEER_CONNECTIONS, REPLY_STALL_MAX,
@@ -168,17 +170,30 @@ async fn answer(
     pass: Pass,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    let path = request.uri().path();
+    let (mut head, body) = request.into_parts();
+    paths::tidy(&mut head.uri);
+    let path = head.uri.path();
     let says_peer = path == MESSAGE_PATH || path.starts_with(ACTION_PATH);
-    let Some(working) = pass.begin(says_peer) else {
+    let waits_to_be_asked = head.headers.contains_key(EXPECT);
+    let (body, left) = leftover::split(body);
+    let mut working = pass.begin(says_peer);
+    let reply = if working.is_some() {
+        head.extensions.insert(pass.clone());
+        let request = Request::from_parts(head, Body::new(body));
+        TowerToHyperService::new(app).call(request).await?
+    } else {
         let mut reply = Problem::from(Failure::Busy).into_response();
         let close = HeaderValue::from_static("close");
         reply.headers_mut().insert(CONNECTION, close);
-        return Ok(reply);
+        reply
     };
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(pass);
-    let reply = TowerToHyperService::new(app).call(request).await?;
+    // One that was too slow already is not waited for again.
+    if left.is_there(waits_to_be_asked) && reply.status() != StatusCode::REQUEST_TIMEOUT {
+        // Whoever only sends what nobody wants makes room for those who work.
+        drop(working.take());
+        left.discard().await;
+        working = pass.begin(says_peer);
+    }
     Ok(reply.map(|body| {
         Body::new(Attended {
             body,
@@ -191,7 +206,7 @@ async fn answer(
 #[derive(Debug)]
 struct Attended {
     body: Body,
-    _working: Working,
+    _working: Option<Working>,
 }
 
 impl HttpBody for Attended {

@@ -38,6 +38,16 @@ impl RequestId {
         )))
     }
 
+    /// Takes an id bare, or quoted as the IETF draft of `Idempotency-Key` writes it; both name the same
+    /// request, in a header and on the command line.
+    pub fn read(text: &str) -> Result<Self, InvalidId> {
+        let text = text.trim();
+        let quoted = text
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'));
+        Self::parse(quoted.unwrap_or(text))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -42,6 +42,15 @@ pub const CAUSAL_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const FIND_DOCUMENTS_DEFAULT: i64 = 1_000;
 /// The most documents that a find or an aggregate returns.
 pub const FIND_DOCUMENTS_MAX: i64 = 50_000;
+/// How many documents a find returns whose client asks for so many; 0 asks for the default.
+pub fn find_limit(asked: Option<i64>) -> Result<i64, String> {
+    match asked {
+        None | Some(0) => Ok(FIND_DOCUMENTS_DEFAULT),
+        Some(limit) if limit <= FIND_DOCUMENTS_MAX => Ok(limit),
+        Some(limit) => Err(format!("at most {FIND_DOCUMENTS_MAX}, {limit} is more")),
+    }
+}
+
 /// The most bytes of BSON that one reply may hold.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
 /// The memory that all writes in flight may hold together. Past it: 429.

@@ -193,11 +193,29 @@ fn check_stage_target(stage: &str, value: &Bson, stamp: &str) -> Result<(), Fail
     if writes { refuse_stamp(stamp) } else { Ok(()) }
 }
 
+/// A document may come back with the stamp that it was read with: it gets a new one. Anything else
+/// under that name would be lost.
 fn check_stored(document: &Document, stamp: &str) -> Result<(), Failure> {
-    if holds_stamp(document, stamp) {
-        return refuse_stamp(stamp);
+    let is_read = |key: &str, value| key == stamp && is_stamp_value(value);
+    match document
+        .iter()
+        .find(|(key, value)| is_stamp(key, stamp) && !is_read(key, value))
+    {
+        Some(_) => refuse_stamp(stamp),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether a value has the form of a stamp, or of a part of one, whichever way its number came back.
+pub fn is_stamp_value(value: &Bson) -> bool {
+    let part = |key: &str, value: &Bson| match key {
+        "t" => matches!(value, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_)),
+        "n" => matches!(value, Bson::String(_)),
+        _ => false,
+    };
+    value.as_document().is_some_and(|document| {
+        !document.is_empty() && document.iter().all(|(key, value)| part(key, value))
+    })
 }
 
 fn holds_stamp(document: &Document, stamp: &str) -> bool {
@@ -456,7 +474,9 @@ mod tests {
             upsert: false,
         };
         let refused = [
-            insert(doc! {"_stamp": {"t": 1}}),
+            insert(doc! {"_stamp": {}}),
+            insert(doc! {"_stamp": 1}),
+            insert(doc! {"_stamp": {"t": 1, "mine": 1}}),
             insert(doc! {"_stamp.t": 1}),
             Call::Write(namespace(), replace),
             operators(doc! {"$set": {"_stamp": 1}}),
@@ -478,6 +498,24 @@ mod tests {
         }
         let own = check(&insert(doc! {"_seq": 1}), "_seq");
         assert!(own.is_err(), "the field's name is a setting");
+    }
+
+    #[test]
+    fn a_document_may_come_back_with_its_stamp() {
+        for stamp in [
+            doc! {"t": 5_i64, "n": "n1"},
+            doc! {"t": 5, "n": "n1"},
+            doc! {"t": 5.0},
+        ] {
+            let document = doc! {"a": 1, "_stamp": stamp};
+            assert_eq!(refusal(&insert(document.clone())), None);
+            let replace = Write::Replace {
+                filter: doc! {},
+                replacement: document,
+                upsert: true,
+            };
+            assert_eq!(refusal(&Call::Write(namespace(), replace)), None);
+        }
     }
 
     #[test]

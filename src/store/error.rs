@@ -8,6 +8,7 @@ use thiserror::Error as ThisError;
 
 use super::fault::LogFault;
 use crate::model::limits::REQUEST_RUN_MAX;
+use crate::model::policy::STAMP_FIELD;
 use crate::model::{Failure, Refusal};
 
 /// A call to MongoDB that failed.
@@ -70,6 +71,7 @@ const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const ILLEGAL_OPERATION: i32 = 20;
 pub(super) const NOT_IN_TRANSACTION: i32 = 263;
 pub(super) const MAX_TIME_EXPIRED: i32 = 50;
+const VALIDATION_FAILURE: i32 = 121;
 pub(super) const DUPLICATE_KEY: i32 = 11000;
 
 impl StoreError {
@@ -189,10 +191,26 @@ impl StoreError {
         let refusal = Refusal {
             code: error.get_i32("code").unwrap_or_default(),
             name: name_of(error),
-            message: error.get_str("errmsg").unwrap_or_default().to_owned(),
+            message: explained(error),
         };
         Self::from_refusal(refusal)
     }
+}
+
+/// MongoDB's text, and what it does not say: a validator that takes no other fields refuses the
+/// stamp, which the client never sent.
+fn explained(error: &Document) -> String {
+    let text = error.get_str("errmsg").unwrap_or_default();
+    let names_stamp = error
+        .get_document("errInfo")
+        .is_ok_and(|details| details.to_string().contains(STAMP_FIELD));
+    if error.get_i32("code").ok() != Some(VALIDATION_FAILURE) || !names_stamp {
+        return text.to_owned();
+    }
+    format!(
+        "{text}: each document is stored with its stamp in the field '{STAMP_FIELD}'; let the \
+         collection's validator take it, like with {{\"{STAMP_FIELD}\": {{}}}} in \"properties\""
+    )
 }
 
 /// What a request is told that MongoDB has stopped; `what_then` ends the sentence.

@@ -3,7 +3,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, Timestamp, doc};
 use serde_json::json;
 
-use super::{Fields, Format, object};
+use super::{Fields, Format, object, reply, values};
 use crate::model::limits::NESTING_DEPTH_MAX;
 
 fn text(document: &Document, format: Format) -> String {
@@ -171,6 +171,104 @@ fn all_of_bson_survives_the_canonical_form_byte_for_byte() {
         );
     }
     assert_eq!(before.to_vec().unwrap(), after.to_vec().unwrap());
+    let shown = reply(json.as_bytes()).unwrap();
+    assert_eq!(before.to_vec().unwrap(), shown.to_vec().unwrap());
+}
+
+#[test]
+fn the_short_form_keeps_every_type_too() {
+    let before = all_of_bson();
+    let short = text(&before, Format::Short);
+    let after = object(short.as_bytes()).unwrap();
+    assert_eq!(before.to_vec().unwrap(), after.to_vec().unwrap());
+    assert!(short.len() < text(&before, Format::Canonical).len());
+    let numbers = doc! {"a": 1, "b": -2.0, "c": 5_000_000_000_i64, "d": 1_i64};
+    assert_eq!(
+        text(&numbers, Format::Short),
+        r#"{"a":1,"b":-2.0,"c":5000000000,"d":{"$numberLong":"1"}}"#
+    );
+}
+
+#[test]
+fn old_forms_are_read() {
+    let bytes = |subtype: u8| {
+        let subtype = BinarySubtype::from(subtype);
+        Bson::Binary(Binary {
+            subtype,
+            bytes: vec![1, 2],
+        })
+    };
+    for (subtype, expected) in [
+        (r#""00""#, 0),
+        (r#""0""#, 0),
+        (r#""04""#, 4),
+        (r#""80""#, 0x80),
+        (r#""fF""#, 0xff),
+        ("0", 0),
+        ("128", 0x80),
+    ] {
+        let value = format!(r#"{{"$binary":"AQI=","$type":{subtype}}}"#);
+        assert_eq!(read(&value), bytes(expected), "{value}");
+        let turned = format!(r#"{{"$type":{subtype},"$binary":"AQI="}}"#);
+        assert_eq!(read(&turned), bytes(expected), "{turned}");
+    }
+    let at = |millis| Bson::from(DateTime::from_millis(millis));
+    assert_eq!(
+        read(r#"{"$date":"2021-12-03T18:15:10.5+0200"}"#),
+        at(1_638_548_110_500)
+    );
+    assert_eq!(read(r#"{"$date":1638548110500.0}"#), at(1_638_548_110_500));
+    assert_eq!(
+        read(r#"{"$date":{"$numberDouble":"1638548110500"}}"#),
+        at(1_638_548_110_500)
+    );
+    // An operator of queries stays one.
+    assert_eq!(
+        read(r#"{"$type":"string"}"#),
+        Bson::Document(doc! {"$type": "string"})
+    );
+}
+
+#[test]
+fn what_a_server_shows_is_read_whatever_it_looks_like() {
+    let document = reply(br#"{"a":{"$oid":"x"},"b":{"$scope":{}},"c":{"$date":1.5,"d":1}}"#);
+    let expected = doc! {"a": {"$oid": "x"}, "b": {"$scope": {}}, "c": {"$date": 1.5, "d": 1}};
+    assert_eq!(document, Ok(expected));
+}
+
+#[test]
+fn values_stand_one_after_the_other() {
+    let items = values(b"\xef\xbb\xbf{\"a\":1}\n\n {\"a\":2} [3]\n4").unwrap();
+    let lines: Vec<_> = items.iter().map(|item| item.line).collect();
+    assert_eq!(lines, [1, 3, 3, 4]);
+    assert_eq!(items[1].value, Bson::Document(doc! {"a": 2}));
+    assert_eq!(values(b" ").unwrap(), []);
+    for (text, what, at) in [
+        ("{\"a\":1,\"a\":2}", "a is there twice", (1, 1)),
+        ("\n[{\"a\":{\"$oid\":5}}]", "0.a: $oid takes", (2, 2)),
+        ("{\"$oid\":5}", "$oid takes", (1, 1)),
+        ("{\"a\":1}\n{\"a\":\n{\"a\":3}\n", "EOF", (4, 2)),
+        ("1\n12345678901234567891", "would be rounded", (2, 2)),
+    ] {
+        let fault = values(text.as_bytes()).unwrap_err();
+        assert!(
+            fault.what.starts_with(what) || fault.what.contains(what),
+            "{fault:?}"
+        );
+        assert_eq!((fault.line, fault.begins), at, "{text}: {fault:?}");
+    }
+}
+
+#[test]
+fn an_integer_that_would_be_rounded_is_refused() {
+    assert_refused(
+        r#"{"a":{"_id":12345678901234567891}}"#,
+        "12345678901234567891 is beyond 64 bits and would be rounded",
+    );
+    assert_eq!(
+        read("18446744073709552000"),
+        Bson::Double(18_446_744_073_709_551_616.0)
+    );
 }
 
 #[test]
@@ -356,6 +454,10 @@ fn bad_extended_json_is_refused_with_its_place() {
         (r#"{"$date": {"$numberLong": "x"}}"#, "64-bit"),
         (r#"{"$date": {}}"#, "ISO 8601"),
         (r#"{"$binary": "AQI="}"#, "base64"),
+        (r#"{"$binary": "AQI=", "$type": "zz"}"#, "base64"),
+        (r#"{"$binary": "AQI=", "$type": 256}"#, "base64"),
+        (r#"{"$binary": "*", "$type": "00"}"#, "base64"),
+        (r#"{"$binary": "AQI=", "$type": "00", "x": 1}"#, "alone"),
         (r#"{"$binary": {"base64": "*", "subType": "00"}}"#, "base64"),
         (
             r#"{"$binary": {"base64": "AQI=", "subType": "zz"}}"#,
@@ -408,7 +510,8 @@ fn keys_are_single_and_without_null() {
 
 #[test]
 fn text_that_is_no_json_object_is_refused() {
-    for json in ["", "  \n"] {
+    assert_eq!(object("\u{feff}{}".as_bytes()), Ok(doc! {}));
+    for json in ["", "  \n", "\u{feff}"] {
         assert_refused(json, "the body is empty");
     }
     for json in [
@@ -418,7 +521,7 @@ fn text_that_is_no_json_object_is_refused() {
         "{a:1}",
         "{\"a\":1e999}",
         "{\"a\":\"\\ud800\"}",
-        "\u{feff}{}",
+        "\u{feff}\u{feff}{}",
     ] {
         assert_refused(json, "not valid JSON");
     }
@@ -432,7 +535,19 @@ fn text_that_is_no_json_object_is_refused() {
 fn depth_is_bounded() {
     let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
     assert!(object(nested(NESTING_DEPTH_MAX).as_bytes()).is_ok());
-    assert_refused(&nested(NESTING_DEPTH_MAX + 1), "nests deeper");
+    assert_refused(&nested(NESTING_DEPTH_MAX + 2), "nests deeper");
+    // A document is as deep as it is, alone, in a list of documents and as an argument.
+    let document = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+    for (levels, fits) in [(NESTING_DEPTH_MAX, true), (NESTING_DEPTH_MAX + 1, false)] {
+        let document = document(levels);
+        let one = format!("{{\"document\":{document}}}");
+        let many = format!("{{\"documents\":[{document}]}}");
+        assert_eq!(object(one.as_bytes()).is_ok(), fits, "one of {levels}");
+        assert_eq!(object(many.as_bytes()).is_ok(), fits, "many of {levels}");
+        assert_eq!(values(document.as_bytes()).is_ok(), fits, "{levels} alone");
+        let list = format!("[{document}]");
+        assert_eq!(values(list.as_bytes()).is_ok(), fits, "{levels} listed");
+    }
     assert_refused(
         &format!("{{\"a\":{}", "{\"a\":".repeat(1_000_000)),
         "nests deeper",

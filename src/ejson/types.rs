@@ -8,12 +8,14 @@ use bson::{
 };
 use serde_json::json;
 
+use super::date;
+
 /// The keys that make an object an Extended JSON value, and what each takes.
 const FORMS: [(&str, &str); 16] = [
     ("$oid", "24 hexadecimal digits in a string"),
     (
         "$date",
-        r#"an ISO 8601 time, or {"$numberLong": milliseconds}"#,
+        r#"an ISO 8601 time with its offset, or {"$numberLong": milliseconds}"#,
     ),
     ("$numberInt", "a 32-bit integer in a string"),
     ("$numberLong", "a 64-bit integer in a string"),
@@ -27,7 +29,7 @@ const FORMS: [(&str, &str); 16] = [
     ),
     (
         "$binary",
-        r#"{"base64": string, "subType": two hexadecimal digits in a string}"#,
+        r#"{"base64": string, "subType": two hexadecimal digits in a string}, or base64 beside a $type"#,
     ),
     ("$uuid", "36 characters, 8-4-4-4-12 hexadecimal digits"),
     (
@@ -49,23 +51,29 @@ const FORMS: [(&str, &str); 16] = [
     ("$dbPointer", r#"{"$ref": string, "$id": {"$oid": ...}}"#),
 ];
 
-/// Turns an object whose values are read already into the value that it stands for. An object with
-/// none of the keys of Extended JSON stays a document: `{"$gt": 5}` is an operator, not a value.
-pub(super) fn interpret(mut document: Document) -> Result<Bson, String> {
+/// The value that an object whose values are read already stands for. `None` for one with none of
+/// the keys of Extended JSON, which is a document: `{"$gt": 5}` is an operator, not a value.
+pub(super) fn interpret(document: &Document) -> Result<Option<Bson>, String> {
     let form = |key: &str| FORMS.iter().find(|(name, _)| *name == key);
     let Some((key, form)) = document.keys().find_map(|key| form(key)) else {
-        return Ok(Bson::Document(document));
+        return Ok(None);
     };
-    let scoped = *key == "$code" && document.contains_key("$scope");
-    if document.len() != if scoped { 2 } else { 1 } {
+    let beside = match *key {
+        "$code" => document.get("$scope"),
+        // The form of Extended JSON before its version 2.
+        "$binary" => document.get("$type"),
+        _ => None,
+    };
+    if document.len() != if beside.is_some() { 2 } else { 1 } {
         return Err(format!("{key} stands alone in its object"));
     }
-    let value = document.remove(key).unwrap_or(Bson::Null);
-    let value = match document.remove("$scope") {
-        Some(scope) => code_with_scope(value, scope),
-        None => value_of(key, value),
+    let value = document.get(key).unwrap_or(&Bson::Null);
+    let value = match (*key, beside) {
+        ("$code", Some(scope)) => code_with_scope(value, scope),
+        (_, Some(subtype)) => old_binary(value, subtype),
+        (_, None) => value_of(key, value.clone()),
     };
-    value.ok_or_else(|| format!("{key} takes {form}"))
+    value.map(Some).ok_or_else(|| format!("{key} takes {form}"))
 }
 
 fn value_of(key: &str, value: Bson) -> Option<Bson> {
@@ -77,6 +85,11 @@ fn value_of(key: &str, value: Bson) -> Option<Bson> {
         Bson::Boolean(true) if key == "$undefined" => Some(Bson::Undefined),
         Bson::Int32(ms) if key == "$date" => Some(DateTime::from_millis(ms.into()).into()),
         Bson::Int64(ms) if key == "$date" => Some(DateTime::from_millis(ms).into()),
+        // Programs whose only numbers are doubles may write the milliseconds as one.
+        Bson::Double(ms) if key == "$date" => {
+            let ms = integer_of(ms)?;
+            Some(DateTime::from_millis(ms).into())
+        }
         _ => None,
     }
 }
@@ -84,7 +97,7 @@ fn value_of(key: &str, value: Bson) -> Option<Bson> {
 fn value_of_text(key: &str, text: String) -> Option<Bson> {
     match key {
         "$oid" => ObjectId::parse_str(&text).ok().map(Bson::ObjectId),
-        "$date" => DateTime::parse_rfc3339_str(&text).ok().map(Bson::DateTime),
+        "$date" => date::parse(&text).map(Bson::DateTime),
         "$numberInt" => integer(&text).map(Bson::Int32),
         "$numberLong" => integer(&text).map(Bson::Int64),
         "$numberDouble" => double(&text).map(Bson::Double),
@@ -122,16 +135,29 @@ fn value_of_parts(key: &str, mut parts: Document) -> Option<Bson> {
     }
 }
 
-fn code_with_scope(code: Bson, scope: Bson) -> Option<Bson> {
-    match (code, scope) {
-        (Bson::String(code), Bson::Document(scope)) => {
-            Some(Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope {
-                code,
-                scope,
-            }))
-        }
+fn code_with_scope(code: &Bson, scope: &Bson) -> Option<Bson> {
+    let code = JavaScriptCodeWithScope {
+        code: code.as_str()?.to_owned(),
+        scope: scope.as_document()?.clone(),
+    };
+    Some(Bson::JavaScriptCodeWithScope(code))
+}
+
+/// `{"$binary": "AQI=", "$type": "00"}`; some writers have the subtype as a number.
+fn old_binary(base64: &Bson, subtype: &Bson) -> Option<Bson> {
+    let base64 = base64.as_str()?;
+    match subtype {
+        Bson::String(digits) => binary(base64, digits),
+        Bson::Int32(number) => binary(base64, &format!("{:02x}", u8::try_from(*number).ok()?)),
         _ => None,
     }
+}
+
+/// The integer that a double holds exactly, as far as dates go.
+fn integer_of(number: f64) -> Option<i64> {
+    const DATE_MAX: f64 = 8.64e15;
+    #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
+    (number.fract() == 0.0 && number.abs() <= DATE_MAX).then_some(number as i64)
 }
 
 fn integer<T: std::str::FromStr>(text: &str) -> Option<T> {

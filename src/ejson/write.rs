@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bson::{Bson, Document};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-/// The two ways in which replies are written.
+/// How JSON is written. Replies are plain or canonical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Format {
     /// JSON as the Data API wrote it: easy to use, and some types are lost.
@@ -15,6 +15,9 @@ pub enum Format {
     Plain,
     /// Canonical Extended JSON: every type is kept.
     Canonical,
+    /// Every type is kept too, in few characters: a number stands bare where [`super::object`] gives
+    /// it its type. So a request is about as long as what the user wrote, and so are its bounds.
+    Short,
 }
 
 /// A BSON value that serializes as JSON in a format.
@@ -30,8 +33,11 @@ impl Serialize for Json<'_> {
             Bson::String(text) => to.serialize_str(text),
             Bson::Boolean(value) => to.serialize_bool(*value),
             Bson::Null => to.serialize_unit(),
-            _ if format == Format::Canonical => canonical(value, to),
-            _ => plain(value, to),
+            _ => match format {
+                Format::Plain => plain(value, to),
+                Format::Canonical => canonical(value, to),
+                Format::Short => short(value, to),
+            },
         }
     }
 }
@@ -91,6 +97,17 @@ fn canonical<S: Serializer>(value: &Bson, to: S) -> Result<S::Ok, S::Error> {
         Bson::String(_) | Bson::Array(_) | Bson::Document(_) | Bson::Boolean(_) | Bson::Null => {
             Json(value, Format::Canonical).serialize(to)
         }
+    }
+}
+
+fn short<S: Serializer>(value: &Bson, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Bson::Int32(number) => to.serialize_i32(*number),
+        Bson::Int64(number) if i32::try_from(*number).is_err() => to.serialize_i64(*number),
+        // The text of a double has a point or an exponent.
+        Bson::Double(number) if number.is_finite() => to.serialize_f64(*number),
+        Bson::DateTime(date) => one(to, "$date", date.timestamp_millis()),
+        _ => canonical(value, to),
     }
 }
 
