@@ -12,6 +12,11 @@
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 
+#[path = "mutants/log_cut.rs"]
+mod log_cut;
+#[path = "mutants/neighbours.rs"]
+mod neighbours;
+
 use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,7 +89,7 @@ enum By {
 }
 
 /// Each mistake with the scenario that must show it.
-const PAIRS: [(Mutant, By, Scenario); 13] = [
+const PAIRS: [(Mutant, By, Scenario); 14] = [
     (Mutant::OneMemberAcknowledges, By::Checker, rolled_back),
     (Mutant::LocalReads, By::Checker, rolled_back),
     (Mutant::NoFence, By::Checker, frozen_and_succeeded),
@@ -108,8 +113,13 @@ const PAIRS: [(Mutant, By, Scenario); 13] = [
         killed_inside_transaction,
     ),
     (Mutant::StaleReads, By::Scenario, stamps_passed_on),
-    (Mutant::NoGate, By::Scenario, readers_leave),
-    (Mutant::NothingIsLeft, By::Scenario, one_holds_up_all),
+    (Mutant::NoGate, By::Scenario, neighbours::readers_leave),
+    (
+        Mutant::NothingIsLeft,
+        By::Scenario,
+        neighbours::one_holds_up_all,
+    ),
+    (Mutant::NoProof, By::Scenario, log_cut::tried_again),
 ];
 
 #[test]
@@ -515,85 +525,4 @@ async fn source_of(uri: &str, host: &str) -> String {
         (!source.is_empty()).then_some(source)
     })
     .await
-}
-
-/// How long a request may take beside clients that leave or ask for much.
-const REPLY_MAX: Duration = Duration::from_secs(5);
-
-/// 512 readers leave while the only member is frozen for a moment.
-fn readers_leave(runtime: &Runtime, sandbox: Sandbox) -> Violations {
-    let cluster = Cluster::start_in(sandbox, &["--nodes", "1", "--members", "1"]);
-    runtime.block_on(async {
-        let load = Load::new(&cluster, "load.leave");
-        assert!(matches!(
-            one(&load, insert("first")).await.end,
-            End::Acknowledged(_)
-        ));
-        kill(cluster.member_pid(0), Signal::STOP);
-        let reader = async |number: u32| {
-            let http = Http::to(&cluster);
-            let body = json!({"database": "load", "collection": "leave", "filter": {"n": number}});
-            // The frozen member answers nobody: the reader hangs up.
-            let read = http.try_act("find", &[], body.to_string().into());
-            let _ = tokio::time::timeout(Duration::from_millis(500), read).await;
-        };
-        futures_util::future::join_all((0..512).map(reader)).await;
-        kill(cluster.member_pid(0), Signal::CONT);
-        let mut violations = next_write(&load).await;
-        let begun = Instant::now();
-        let body = json!({"database": "load", "collection": "leave", "filter": {}});
-        let read = Http::to(&cluster).act("find", &body).await;
-        let time = begun.elapsed();
-        if read.status != 200 || time > REPLY_MAX {
-            let found = format!("a read after {time:?}: {}", read.text);
-            violations.else_found.push(found);
-        }
-        violations
-    })
-}
-
-/// One client's update runs long in one expression, which MongoDB does not interrupt.
-fn one_holds_up_all(runtime: &Runtime, sandbox: Sandbox) -> Violations {
-    let cluster = Cluster::start_in(sandbox, &["--nodes", "1", "--members", "1"]);
-    runtime.block_on(async {
-        let load = Load::new(&cluster, "load.long");
-        assert!(matches!(one(&load, insert("first")).await.end, End::Acknowledged(_)));
-        let over = |name: &str, value| {
-            json!({"$sum": {"$map": {"input": {"$range": [0, 15000]}, "as": name, "in": value}}})
-        };
-        let product = over("a", over("b", json!({"$multiply": ["$$a", "$$b"]})));
-        let slow = json!({
-            "database": "load", "collection": "long",
-            "filter": {"$expr": {"$eq": [product, -1]}}, "update": {"$set": {"slow": true}},
-        });
-        let http = Http::to(&cluster);
-        let asking = async {
-            http.act("updateOne", &slow).await;
-            std::future::pending().await
-        };
-        let writing = async {
-            let mut violations = Violations::default();
-            // So many that the long request runs beside some of them.
-            for _ in 0..200 {
-                let next = next_write(&load).await;
-                violations.else_found.extend(next.else_found);
-            }
-            violations
-        };
-        tokio::select! {
-            violations = asking => violations,
-            violations = writing => violations,
-        }
-    })
-}
-
-async fn next_write(load: &Load) -> Violations {
-    let begun = Instant::now();
-    let id = bson::oid::ObjectId::new().to_hex();
-    let record = one(load, insert(&id)).await;
-    let time = begun.elapsed();
-    match record.end {
-        End::Acknowledged(_) if time < REPLY_MAX => Violations::default(),
-        end => Violations::other(vec![format!("after {time:?}: {end:?}")]),
-    }
 }

@@ -18,6 +18,7 @@ mod exactly_once;
 mod faults;
 mod failover;
 mod fetch;
+mod field;
 mod foreign;
 mod ground;
 mod guest;

@@ -145,7 +145,7 @@ fn documents_are_read_from_stdin() {
     assert_eq!(asked[0].path, "/action/insertMany");
     assert!(
         asked[0].body.contains(
-            r#"[{"b":{"$numberInt":"1"},"a":{"$numberDouble":"1.0"}},{"a":{"$numberInt":"2"}}]"#
+            r#"[{"b":1,"a":1.0},{"a":2}]"#
         ),
         "{}",
         asked[0].body
