@@ -123,8 +123,10 @@ fn one_line(text: &str) -> String {
     paragraphs.collect::<Vec<_>>().join("; ")
 }
 
-/// Writes one message for people. A closed stderr is nobody's loss.
+/// Writes one message for people; it may quote a server or a document, which must not rule the
+/// terminal. A closed stderr is nobody's loss.
 pub fn say(message: &str) {
+    let message = crate::text::one_line(message);
     let _ = writeln!(std::io::stderr(), "drumline: {message}");
 }
 
