@@ -1,4 +1,9 @@
 //! Text for a terminal: in one line, cut to a width, in a tone. Never knows what it says.
+//!
+//! Widths are what a terminal makes of a character (wcwidth): two columns for one of East Asia, none
+//! for an accent that stands on the letter before it.
+
+use unicode_width::UnicodeWidthChar as _;
 
 /// How a line looks on a terminal with colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,41 +32,105 @@ impl Tone {
     }
 }
 
-/// Control characters are escaped: text from elsewhere must not steer the terminal.
+/// Whether a character does something to the text around it and is not seen itself: control characters,
+/// those that turn the direction of the text (with them it says something else than it holds), and
+/// those that show nothing, so that two texts look like one. The joiners of letters stay.
+pub fn steers(c: char) -> bool {
+    match c {
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' => true,
+        '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => true,
+        '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
+        c => c.is_control(),
+    }
+}
+
+/// What steers is escaped: text from elsewhere must not rule the terminal.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
+        match c {
+            '\t' | '\n' | '\r' => line.extend(c.escape_default()),
+            c if steers(c) => line.extend(c.escape_unicode()),
+            c => line.push(c),
         }
     }
     line
 }
 
-/// A value in at most `width` characters.
-pub fn cut(value: &str, width: usize) -> String {
-    if value.chars().count() <= width {
+/// JSON that says the same and steers nothing: in JSON such a character stands only in strings, where
+/// it may be written as an escape. Line breaks between the values stay.
+pub fn shown_json(json: &str) -> std::borrow::Cow<'_, str> {
+    let hidden = |c: char| c != '\n' && steers(c);
+    if !json.contains(hidden) {
+        return json.into();
+    }
+    let mut shown = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if hidden(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
+}
+
+/// The columns that a text takes.
+pub fn width(text: &str) -> usize {
+    text.chars().map(width_of).sum()
+}
+
+fn width_of(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
+/// A value in at most `most` columns.
+pub fn cut(value: &str, most: usize) -> String {
+    /// Accents stand on one letter without end, and none takes a column.
+    const CHARS_PER_COLUMN: usize = 8;
+    let chars = most.saturating_mul(CHARS_PER_COLUMN);
+    if value.chars().nth(chars).is_none() && width(value) <= most {
         return value.to_owned();
     }
-    let kept: String = value.chars().take(width.saturating_sub(1)).collect();
+    let room = most.saturating_sub(1);
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += width_of(*c);
+        used <= room
+    };
+    let kept: String = value.chars().take(chars).take_while(fits).collect();
     format!("{kept}…")
 }
 
-/// Words in lines of at most `width` characters; a word that is longer is broken.
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let width = width.max(1);
+/// With spaces behind it, `most` columns wide.
+pub fn left(value: &str, most: usize) -> String {
+    format!("{value}{}", gap(value, most))
+}
+
+/// With spaces before it, `most` columns wide.
+pub fn right(value: &str, most: usize) -> String {
+    format!("{}{value}", gap(value, most))
+}
+
+fn gap(value: &str, most: usize) -> String {
+    " ".repeat(most.saturating_sub(width(value)))
+}
+
+/// Words in lines of at most `most` columns; a word that is longer is broken.
+pub fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let most = most.max(1);
     let mut lines = vec![String::new()];
     let mut used = 0;
     for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if used > 0 && used + 1 + length > width {
+        if used > 0 && used + 1 + width(word) > most {
             lines.push(String::new());
             used = 0;
         }
         for (index, c) in word.chars().enumerate() {
-            if used == width {
+            let space = usize::from(index == 0 && used > 0);
+            if used > 0 && used + space + width_of(c) > most {
                 lines.push(String::new());
                 used = 0;
             }
@@ -73,7 +142,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
                 used += 1;
             }
             line.push(c);
-            used += 1;
+            used += width_of(c);
         }
     }
     lines
@@ -85,17 +154,17 @@ pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        cells.map(|cell| width(cell)).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..count).map(widest).collect();
     let line = |row: &Vec<String>| {
         let mut line = String::new();
         for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
             if index == 0 {
-                line.push_str(&format!("{cell:<width$}"));
+                line.push_str(&left(cell, *width));
             } else {
                 line.push_str(&" ".repeat(GAP));
-                line.push_str(&format!("{cell:>width$}"));
+                line.push_str(&right(cell, *width));
             }
         }
         line.trim_end().to_owned()
@@ -132,5 +201,76 @@ mod tests {
     fn text_from_elsewhere_is_one_line() {
         assert_eq!(one_line("a\u{1b}[2J\nb"), "a\\u{1b}[2J\\nb");
         assert_eq!(cut("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn what_turns_or_hides_text_is_seen() {
+        for c in [
+            '\0',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            let hostile = format!("a{c}b");
+            let shown = one_line(&hostile);
+            assert!(
+                shown.contains("\\u{") && !shown.contains(steers),
+                "{c:?}: {shown}"
+            );
+            let json = serde_json::Value::from(hostile).to_string();
+            let shown = shown_json(&json);
+            assert!(!shown.contains(steers), "{c:?}: {shown}");
+            let read: String = serde_json::from_str(&shown).unwrap();
+            assert_eq!(read, format!("a{c}b"), "it is the same text");
+        }
+        for kept in [
+            "naïve",
+            "太鼓",
+            "می\u{200c}خواهم",
+            "👩\u{200d}🚀",
+            "e\u{301}",
+        ] {
+            assert_eq!(
+                (one_line(kept), &*shown_json(kept)),
+                (kept.to_owned(), kept)
+            );
+        }
+    }
+
+    #[test]
+    fn widths_are_those_of_a_terminal() {
+        for (text, columns) in [
+            ("ab", 2),
+            ("太鼓", 4),
+            ("ｆ", 2),
+            ("e\u{301}", 1),
+            ("🥁", 2),
+        ] {
+            assert_eq!(width(text), columns, "{text}");
+        }
+        assert_eq!(cut("太鼓太鼓", 5), "太鼓…");
+        assert_eq!(cut("太鼓太鼓", 4), "太…");
+        assert_eq!(left("太", 4) + "|", "太  |");
+        assert_eq!(right("太", 4), "  太");
+        for width_max in 2..9 {
+            for line in wrapped("太鼓 drum 太鼓太鼓太鼓 x", width_max) {
+                assert!(width(&line) <= width_max, "{width_max}: {line:?}");
+            }
+        }
+        let tower = format!("e{}", "\u{301}".repeat(100_000));
+        assert!(cut(&tower, 10).chars().count() < 100);
     }
 }

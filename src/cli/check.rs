@@ -12,6 +12,7 @@ use super::exit::{ExitError, say};
 use super::info::Form;
 use super::output::Output;
 use crate::check::{self, CheckError, Export, Findings, Others, Rule};
+use crate::text::one_line;
 
 /// What is shown of a line that bears witness, in characters.
 const LINE_SHOWN_MAX: usize = 400;
@@ -143,10 +144,10 @@ fn print_table(findings: &Findings, lines: &BTreeMap<u64, String>) -> anyhow::Re
         };
         output.line(&format!("{verdict:<9} {}", rule.name()))?;
         for witness in &finding.witnesses {
-            output.line(&format!("          {}", witness.text))?;
+            output.line(&format!("          {}", one_line(&witness.text)))?;
             for number in &witness.lines {
                 if let Some(line) = lines.get(number) {
-                    output.line(&format!("            {number}: {line}"))?;
+                    output.line(&format!("            {number}: {}", one_line(line)))?;
                 }
             }
         }
@@ -156,7 +157,7 @@ fn print_table(findings: &Findings, lines: &BTreeMap<u64, String>) -> anyhow::Re
         }
     }
     for what in &findings.not_checked {
-        output.line(&format!("not checked: {what}"))?;
+        output.line(&format!("not checked: {}", one_line(what)))?;
     }
     if findings.undecided > 0 {
         output.line(&format!(

@@ -4,7 +4,7 @@ use bson::{Document, doc};
 
 use super::table::render as columns;
 use crate::model::{Liveness, Role};
-use crate::text::{Tone, cut, one_line as text, wrapped};
+use crate::text::{Tone, cut, left, one_line as text, width as columns_of, wrapped};
 use crate::view::{ClusterView, MemberView, NodeView};
 
 /// What stands for a value that is not known.
@@ -37,29 +37,28 @@ pub fn render(view: &ClusterView, width: usize, colour: bool) -> Vec<String> {
 
 /// An error in place of the table.
 pub fn render_error(message: &str, width: usize, colour: bool) -> Vec<String> {
-    let message: Vec<char> = text(message).chars().collect();
-    let lines = message.chunks(width.max(1)).map(|part| {
-        let line: String = part.iter().collect();
-        if colour { Tone::Bad.paint(&line) } else { line }
-    });
-    lines.collect()
+    let lines = wrapped(&text(message), width).into_iter();
+    let paint = |line: String| if colour { Tone::Bad.paint(&line) } else { line };
+    lines.map(paint).collect()
 }
 
 fn summary(view: &ClusterView) -> Vec<(String, Tone)> {
     let name = |name: &Option<String>| name.as_deref().map_or("none".into(), text);
     let (coordinator, primary) = (name(&view.coordinator), name(&view.primary));
-    let widest = coordinator.chars().count().max(primary.chars().count());
+    let widest = columns_of(&coordinator).max(columns_of(&primary));
     let pad = widest.min(NAME_WIDTH_MAX);
     let stamp = view.stamp.as_ref();
     let stamp = stamp.map(|stamp| text(&format!("{}.{}", stamp.t, stamp.n)));
     let order = format!(
-        "coordinator  {coordinator:<pad$}  epoch {}, position {}, stamp {}",
+        "coordinator  {}  epoch {}, position {}, stamp {}",
+        left(&coordinator, pad),
         or_unknown(view.epoch),
         or_unknown(view.position),
         or_unknown(stamp),
     );
     let set = format!(
-        "primary      {primary:<pad$}  term {}",
+        "primary      {}  term {}",
+        left(&primary, pad),
         or_unknown(view.term)
     );
     let tone = |known: bool| if known { Tone::Plain } else { Tone::Bad };
@@ -86,11 +85,11 @@ fn table<T>(
 
 fn node_row(node: &NodeView) -> Document {
     doc! {
-        "node": &node.name,
-        "rank": or_unknown(node.rank.map(|rank| format!("{rank:016x}"))),
-        "role": or_unknown(node.role),
-        "state": node.state.as_str(),
-        "url": &node.url,
+        "NODE": &node.name,
+        "RANK": or_unknown(node.rank.map(|rank| format!("{rank:016x}"))),
+        "ROLE": or_unknown(node.role),
+        "STATE": node.state.as_str(),
+        "URL": &node.url,
     }
 }
 
@@ -106,11 +105,11 @@ fn node_tone(node: &NodeView) -> Tone {
 fn member_row(member: &MemberView) -> Document {
     let source = member.sync_source.as_deref();
     doc! {
-        "member": &member.host,
-        "state": member_state(member),
-        "lag": or_unknown(member.lag_ms.map(|lag| format!("{lag} ms"))),
-        "round trip": or_unknown(member.rtt_ms.map(|time| format!("{time:.1} ms"))),
-        "sync source": or_unknown(source),
+        "MEMBER": &member.host,
+        "STATE": member_state(member),
+        "LAG": or_unknown(member.lag_ms.map(|lag| format!("{lag} ms"))),
+        "ROUND TRIP": or_unknown(member.rtt_ms.map(|time| format!("{time:.1} ms"))),
+        "SYNC SOURCE": or_unknown(source),
     }
 }
 
@@ -247,7 +246,7 @@ degraded: 127.0.0.1:7413 is down";
         for width in [20, 40, 80] {
             let lines = render(&view, width, false);
             let fits =
-                |line: &String| line.chars().count() <= width && !line.contains(char::is_control);
+                |line: &String| columns_of(line) <= width && !line.contains(char::is_control);
             assert!(lines.iter().all(fits), "{lines:#?}");
             let error = render_error(&"y".repeat(200), width, false);
             assert!(error.iter().all(fits) && error.concat().len() == 200);

@@ -125,7 +125,8 @@ fn one_line(text: &str) -> String {
     paragraphs.collect::<Vec<_>>().join("; ")
 }
 
-/// Writes one message for people. A closed stderr is nobody's loss.
+/// Writes one message for people; it may quote a server or a document, which must not rule the
+/// terminal. A closed stderr is nobody's loss.
 pub fn say(message: &str) {
     // Whatever the text is made of, it must not steer the terminal.
     let lines: Vec<_> = message.split('\n').map(text::one_line).collect();

@@ -1,6 +1,6 @@
 //! Data on stdout.
 
-use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write as _};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, StdoutLock, Write as _};
 
 use bson::{Bson, Document, doc};
 use serde_json::Value;
@@ -9,7 +9,9 @@ use crate::client::Written;
 use crate::model::Answer;
 
 use super::args::Format;
-use super::table;
+use super::exit::say;
+use super::table::{self, for_people};
+use crate::text::shown_json;
 
 /// Whoever read stdout has read enough, like `head`. The command ends quietly.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,8 @@ pub struct StdoutClosed;
 #[derive(Debug)]
 pub struct Output {
     format: Format,
+    /// Whether a person sees it at once, and not a program that wants each byte as it is.
+    terminal: bool,
     out: BufWriter<StdoutLock<'static>>,
 }
 
@@ -27,22 +31,29 @@ impl Output {
     pub fn new(format: Format) -> Self {
         Self {
             format,
+            terminal: io::stdout().is_terminal(),
             out: BufWriter::new(io::stdout().lock()),
         }
     }
 
     /// One document on its own.
     pub fn document(mut self, document: Document) -> anyhow::Result<()> {
-        let value = relaxed(document);
         match self.format {
-            Format::Table | Format::Json => self.line(&format!("{value:#}"))?,
-            Format::Jsonl => self.line(&value.to_string())?,
+            Format::Table => {
+                let value = for_people(Bson::Document(document));
+                self.line(&shown_json(&format!("{value:#}")))?;
+            }
+            Format::Json => self.line(&format!("{:#}", relaxed(document)))?,
+            Format::Jsonl => self.line(&relaxed(document).to_string())?,
         }
         self.flush()
     }
 
     /// All documents of a result.
     pub fn documents(mut self, documents: Vec<Document>) -> anyhow::Result<()> {
+        if documents.is_empty() {
+            self.nothing("no document was found");
+        }
         match self.format {
             Format::Table => {
                 self.write(&table::render(&documents, table::terminal_width()))?;
@@ -62,21 +73,40 @@ impl Output {
 
     /// What a write did. `many` is whether an insert was given its documents as many.
     pub fn written(mut self, written: Written, many: bool) -> anyhow::Result<()> {
-        let value = relaxed(result(written, many));
+        let result = result(written, many);
+        if self.format == Format::Table {
+            let value = for_people(Bson::Document(result));
+            self.line(&shown_json(&spaced(&value)))?;
+            return self.flush();
+        }
+        let value = relaxed(result);
         match self.format {
-            Format::Table => self.line(&spaced(&value))?,
             Format::Json => self.line(&format!("{value:#}"))?,
-            Format::Jsonl => self.line(&value.to_string())?,
+            Format::Table | Format::Jsonl => self.line(&value.to_string())?,
         }
         self.flush()
     }
 
+    /// Tells a person that there is nothing to see; a program sees that by itself.
+    pub fn nothing(&self, what: &str) {
+        if self.terminal || self.format == Format::Table {
+            say(what);
+        }
+    }
+
     pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
-        checked(writeln!(self.out, "{text}"))
+        self.write(text)?;
+        self.write("\n")
     }
 
     pub fn write(&mut self, text: &str) -> anyhow::Result<()> {
-        checked(self.out.write_all(text.as_bytes()))
+        // A table's maker has escaped what is not its own; in colours there is more than text.
+        match self.format {
+            Format::Json | Format::Jsonl if self.terminal => {
+                checked(self.out.write_all(shown_json(text).as_bytes()))
+            }
+            _ => checked(self.out.write_all(text.as_bytes())),
+        }
     }
 
     pub fn flush(&mut self) -> anyhow::Result<()> {

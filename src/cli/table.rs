@@ -1,9 +1,11 @@
 //! Documents as columns, cut to the width of the terminal.
 
-use bson::{Bson, Document};
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document};
+use serde_json::Value;
 
 use crate::model::Stamp;
-use crate::text::{cut, one_line};
+use crate::text::{cut, left, one_line, width as columns_of};
 
 /// The width when the terminal does not say.
 const WIDTH_DEFAULT: usize = 80;
@@ -31,7 +33,8 @@ pub fn terminal_height() -> usize {
         .unwrap_or(HEIGHT_DEFAULT)
 }
 
-/// A header line and a line for each document, each at most `width` characters wide.
+/// A header line and a line for each document, each at most `width` columns wide. The names stand as
+/// they are: of `qty` and `QTY` each is a field.
 pub fn render(documents: &[Document], width: usize) -> String {
     let names = column_names(documents);
     let rows: Vec<Vec<String>> = documents
@@ -43,8 +46,8 @@ pub fn render(documents: &[Document], width: usize) -> String {
                 .collect()
         })
         .collect();
-    let widths = fitted(natural_widths(&names, &rows), width);
-    let header: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
+    let header: Vec<String> = names.iter().map(|name| shown_name(name)).collect();
+    let widths = fitted(natural_widths(&header, &rows), width);
     let mut text = String::new();
     for row in std::iter::once(&header)
         .chain(&rows)
@@ -53,13 +56,25 @@ pub fn render(documents: &[Document], width: usize) -> String {
         push_row(&mut text, row, &widths);
     }
     if widths.len() < names.len() {
-        let hidden = names[widths.len()..].join(", ");
-        text.push_str(&format!("(no room for {hidden}: -o json shows all)\n"));
+        let hidden = header[widths.len()..].join(", ");
+        let note = format!("no room for {hidden}");
+        let end = ": -o json shows all)";
+        let room = width.saturating_sub(1 + end.len());
+        text.push_str(&cut(&format!("({}{end}", cut(&note, room)), width));
+        text.push('\n');
     }
     text
 }
 
-/// One value in one line. Control characters are escaped: a document must not steer the terminal.
+/// A name that is empty is seen too.
+fn shown_name(name: &str) -> String {
+    match name {
+        "" => "\"\"".into(),
+        name => one_line(name),
+    }
+}
+
+/// One value in one line. What steers is escaped: a document must not rule the terminal.
 pub fn cell(value: &Bson) -> String {
     let text = match value {
         Bson::String(text) => text.clone(),
@@ -68,13 +83,39 @@ pub fn cell(value: &Bson) -> String {
             .try_to_rfc3339_string()
             .unwrap_or_else(|_| at.to_string()),
         Bson::Decimal128(number) => number.to_string(),
+        Bson::Binary(binary) if uuid(binary).is_some() => {
+            uuid(binary).map(|id| id.to_string()).unwrap_or_default()
+        }
         Bson::Document(document) => match Stamp::from_document(document) {
             Some(stamp) if document.len() == 2 => stamp.to_string(),
-            _ => value.clone().into_relaxed_extjson().to_string(),
+            _ => for_people(value.clone()).to_string(),
         },
-        other => other.clone().into_relaxed_extjson().to_string(),
+        other => for_people(other.clone()).to_string(),
     };
     one_line(&text)
+}
+
+/// Relaxed Extended JSON, with a UUID by its name: `{"$uuid": "..."}`, which can be read back too.
+pub fn for_people(value: Bson) -> Value {
+    match value {
+        Bson::Document(document) => {
+            let fields = document.into_iter();
+            let fields = fields.map(|(name, value)| (name, for_people(value)));
+            Value::Object(fields.collect())
+        }
+        Bson::Array(values) => values.into_iter().map(for_people).collect(),
+        Bson::Binary(binary) if uuid(&binary).is_some() => {
+            let id = uuid(&binary).map(|id| id.to_string());
+            serde_json::json!({ "$uuid": id })
+        }
+        other => other.into_relaxed_extjson(),
+    }
+}
+
+/// Of the old subtype nobody can tell the order of the bytes: that stays a binary.
+fn uuid(binary: &Binary) -> Option<bson::Uuid> {
+    let bytes = binary.bytes.as_slice().try_into().ok()?;
+    (binary.subtype == BinarySubtype::Uuid).then(|| bson::Uuid::from_bytes(bytes))
 }
 
 /// Every top-level field, in the order in which they first appear.
@@ -88,10 +129,9 @@ fn column_names(documents: &[Document]) -> Vec<String> {
 }
 
 fn natural_widths(names: &[String], rows: &[Vec<String>]) -> Vec<usize> {
-    let column = |index: usize| rows.iter().map(move |row| row[index].chars().count());
-    let widest = |(index, name): (usize, &String)| {
-        column(index).max().unwrap_or(0).max(name.chars().count())
-    };
+    let column = |index: usize| rows.iter().map(move |row| columns_of(&row[index]));
+    let widest =
+        |(index, name): (usize, &String)| column(index).max().unwrap_or(0).max(columns_of(name));
     names.iter().enumerate().map(widest).collect()
 }
 
@@ -119,8 +159,7 @@ fn fitted(mut widths: Vec<usize>, width: usize) -> Vec<usize> {
 fn push_row(text: &mut String, row: &[String], widths: &[usize]) {
     let mut line = String::new();
     for (value, width) in row.iter().zip(widths) {
-        let cut = cut(value, *width);
-        line.push_str(&format!("{cut:<width$}"));
+        line.push_str(&left(&cut(value, *width), *width));
         line.push_str(&" ".repeat(GAP));
     }
     text.push_str(line.trim_end());
@@ -140,7 +179,7 @@ mod tests {
         ];
         assert_eq!(
             render(&documents, 80),
-            "_ID  NAME  QTY\n1    Ada\n2          5\n"
+            "_id  name  qty\n1    Ada\n2          5\n"
         );
         assert_eq!(render(&[], 80), "");
     }
@@ -149,10 +188,7 @@ mod tests {
     fn wide_values_are_cut_and_no_line_is_too_long() {
         let documents = [doc! {"a": "x".repeat(1_000_000), "b": "y".repeat(90), "c": 1}];
         let text = render(&documents, 40);
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 40),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| columns_of(line) <= 40), "{text}");
         assert!(text.contains('…'));
 
         let many: Document = (0..40)
@@ -160,6 +196,55 @@ mod tests {
             .collect();
         let text = render(&[many], 40);
         assert!(text.contains("-o json shows all"), "{text}");
+        assert!(text.lines().all(|line| columns_of(line) <= 40), "{text}");
+    }
+
+    #[test]
+    fn names_stand_as_they_are_and_steer_nothing() {
+        let text = render(&[doc! {"qty": 1, "QTY": 2, "straße": 3, "": 4}], 80);
+        assert_eq!(text, "qty  QTY  straße  \"\"\n1    2    3       4\n");
+        let hostile = doc! {"a\u{1b}[2J\u{202e}b": "\u{202e}x\n"};
+        let text = render(&[hostile], 80);
+        assert!(
+            text.contains(r"a\u{1b}[2J\u{202e}b") && text.contains(r"\u{202e}x\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn wide_characters_push_nothing() {
+        let documents = [
+            doc! {"item": "太鼓", "qty": 1},
+            doc! {"item": "drum", "qty": 2},
+            doc! {"item": "🥁e\u{301}", "qty": 3},
+        ];
+        let text = render(&documents, 80);
+        let begins = text.lines().map(|line| {
+            let at = line.rfind(' ').unwrap() + 1;
+            columns_of(&line[..at])
+        });
+        assert!(begins.eq([6; 4]), "{text}");
+        let text = render(&[doc! {"a": "太".repeat(100), "b": "鼓".repeat(100)}], 40);
+        assert!(text.lines().all(|line| columns_of(line) <= 40), "{text}");
+    }
+
+    #[test]
+    fn a_uuid_is_shown_as_one() {
+        let id = bson::Uuid::parse_str("6ba7b810-9dad-11d1-80b4-00c04fd430c8").unwrap();
+        assert_eq!(cell(&Bson::from(id)), id.to_string());
+        let within = cell(&bson::bson!({"owners": [id], "n": 1}));
+        assert_eq!(
+            within,
+            r#"{"owners":[{"$uuid":"6ba7b810-9dad-11d1-80b4-00c04fd430c8"}],"n":1}"#
+        );
+        let old = Bson::Binary(Binary {
+            subtype: BinarySubtype::UuidOld,
+            bytes: id.bytes().into(),
+        });
+        assert!(
+            cell(&old).contains("$binary"),
+            "its byte order is not known"
+        );
     }
 
     #[test]

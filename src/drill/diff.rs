@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::outcome::{self, Outcome};
 use super::report::{Distribution, Report, Verdict};
 use super::stats::{self, FIGURES, number};
-use crate::text::{columns, cut, one_line, wrapped};
+use crate::text::{columns, cut, one_line, width as width_of, wrapped};
 
 /// All that differs between two reports, and their figures.
 #[derive(Debug, Serialize)]
@@ -169,7 +169,7 @@ fn change_lines(changes: &[Change], width: usize) -> Vec<String> {
         let side = |value: &Option<String>| value.as_deref().map_or("-".into(), one_line);
         let (name, a, b) = (one_line(&change.name), side(&change.a), side(&change.b));
         let short = format!("{INDENT}{name}: {a} -> {b}");
-        if short.chars().count() <= width {
+        if width_of(&short) <= width {
             lines.push(short);
             continue;
         }
@@ -275,10 +275,7 @@ mod tests {
             .find(|line| line.starts_with("recover"))
             .unwrap();
         assert_eq!(recover.matches('-').count(), 6, "{text}");
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| width_of(line) <= 80), "{text}");
     }
 
     #[test]
@@ -307,10 +304,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| width_of(line) <= 80), "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::report::{Distribution, Percentiles, Report, Run, Verdict};
 use super::stats::{
     self, FIGURES, FIRST_ACK, KINDS, OUTAGE, PARTS, PHASES, Phase, count, number, of_runs,
 };
-use crate::text::{Tone, columns, cut, one_line, wrapped};
+use crate::text::{Tone, columns, cut, left, one_line, width as width_of, wrapped};
 
 type Line = (String, Tone);
 
@@ -102,7 +102,9 @@ fn verdicts(verdicts: &[Verdict], width: usize) -> Vec<Line> {
     /// A longer name pushes its own detail to the right.
     const NAME_MAX: usize = 36;
     const MARGIN: &str = "      ";
-    let names = verdicts.iter().map(|verdict| verdict.name.chars().count());
+    let names = verdicts
+        .iter()
+        .map(|verdict| width_of(&one_line(&verdict.name)));
     let name_width = names.max().unwrap_or(0).min(NAME_MAX);
     let mut block = Vec::new();
     let mut said = "";
@@ -115,8 +117,8 @@ fn verdicts(verdicts: &[Verdict], width: usize) -> Vec<Line> {
         said = &verdict.detail;
         let (name, detail) = (one_line(&verdict.name), one_line(&verdict.detail));
         let detail = if repeated { "" } else { &*detail };
-        let line = format!("{INDENT}{word:<4}{name:<name_width$}  {detail}");
-        if verdict.holds || line.chars().count() <= width {
+        let line = format!("{INDENT}{word:<4}{}  {detail}", left(&name, name_width));
+        if verdict.holds || width_of(&line) <= width {
             block.push((cut(line.trim_end(), width), tone));
             continue;
         }
@@ -142,11 +144,7 @@ fn outage(run: &Run, runs: usize, width: usize) -> Vec<Line> {
         rows.push(vec![format!("{INDENT}{}", figure.name), value]);
     }
     let drawn = columns(&rows);
-    let used = drawn
-        .iter()
-        .map(|line| line.chars().count())
-        .max()
-        .unwrap_or(0);
+    let used = drawn.iter().map(|line| width_of(line)).max().unwrap_or(0);
     let parts = PARTS.map(|figure| figure.of(run));
     let bars = steps(&parts, width.saturating_sub(used + 2));
     let bars = bars
@@ -264,7 +262,7 @@ fn command_lines(command: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in shell_words(command) {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+            Some(line) if width_of(line) + 1 + width_of(word) <= room => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -437,7 +435,7 @@ outage, ms
                 let text = text(&report, width, false);
                 let (body, _command) = text.split_once("Again:").unwrap();
                 for line in body.lines() {
-                    let fits = line.chars().count() <= width.max(WIDTH_MIN);
+                    let fits = width_of(line) <= width.max(WIDTH_MIN);
                     assert!(
                         fits && !line.contains(char::is_control),
                         "{width}: {line:?}"

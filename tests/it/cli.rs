@@ -5,6 +5,7 @@ mod clock;
 mod output;
 mod server;
 mod status;
+mod terminal;
 mod tries;
 
 use std::fs;

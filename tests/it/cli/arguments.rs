@@ -144,9 +144,7 @@ fn documents_are_read_from_stdin() {
     let asked = server.asked();
     assert_eq!(asked[0].path, "/action/insertMany");
     assert!(
-        asked[0].body.contains(
-            r#"[{"b":1,"a":1.0},{"a":2}]"#
-        ),
+        asked[0].body.contains(r#"[{"b":1,"a":1.0},{"a":2}]"#),
         "{}",
         asked[0].body
     );

@@ -36,7 +36,7 @@ fn output_has_three_forms() {
         find("jsonl"),
         "{\"_id\":1,\"at\":{\"$date\":\"1970-01-01T00:00:00Z\"}}\n{\"_id\":2}\n"
     );
-    assert_eq!(find("table"), "_ID  AT\n1    1970-01-01T00:00:00Z\n2\n");
+    assert_eq!(find("table"), "_id  at\n1    1970-01-01T00:00:00Z\n2\n");
     let value: serde_json::Value = serde_json::from_str(&find("json")).unwrap();
     assert_eq!(value.as_array().unwrap().len(), 2);
 }

@@ -59,7 +59,7 @@ pub struct Asked {
 
 impl Asked {
     pub fn id(&self) -> &str {
-        &self.headers["idempotency-key"]
+        self.headers["idempotency-key"].trim_matches('"')
     }
 }
 

@@ -18,6 +18,7 @@ pub mod processes;
 pub mod proxy;
 mod sandbox;
 mod stand_in;
+mod terminal;
 pub mod transactions;
 pub mod trio;
 pub mod under_load;
@@ -28,6 +29,7 @@ pub use cluster::Cluster;
 pub use files::FileServer;
 pub use processes::{Pid, alive, kill, kill_group, processes_in, state};
 pub use sandbox::{Outcome, SMALL, Sandbox, up};
+pub use terminal::on_terminal;
 
 /// Long enough for a loaded machine: a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
