@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::model::Failure;
-use crate::text;
 
 use super::output::StdoutClosed;
 
@@ -128,9 +127,8 @@ fn one_line(text: &str) -> String {
 /// Writes one message for people; it may quote a server or a document, which must not rule the
 /// terminal. A closed stderr is nobody's loss.
 pub fn say(message: &str) {
-    // Whatever the text is made of, it must not steer the terminal.
-    let lines: Vec<_> = message.split('\n').map(text::one_line).collect();
-    let _ = writeln!(std::io::stderr(), "drumline: {}", lines.join("\n"));
+    let message = crate::text::one_line(message);
+    let _ = writeln!(std::io::stderr(), "drumline: {message}");
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod phase;
 mod steps;
 mod task;
 mod timing;
+mod work;
 
 pub use machine::Machine;
 pub use steps::{Input, Looked, NotClaimed, Output, Patience, Timer};

@@ -6,29 +6,26 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{debug, info};
 
 use super::join::joined;
 use super::machine::Machine;
 use super::steps::{Input, Looked, NotClaimed, Output, Timer};
 use super::timing::Timing;
+use super::work::{claim, look};
 use crate::job::{Job, working};
 use crate::liveness::{self, Detector};
 use crate::model::{Beat, Epoch, Liveness, Message, NodeName, Rank, Role, Tenure};
 use crate::peer::{Credentials, Event, Inbox, Knocks, Links, Pace, Peer};
 use crate::sequencer::{Handle, Progress};
-use crate::store::{ClaimError, Claimed, Store};
+use crate::store::{Claimed, Store};
 use crate::view::{NodeView, NodesView};
 
 /// Events that wait for the election. One more is dropped, as a network might.
 const EVENTS_MAX: usize = 256;
 /// How often it is tried whether MongoDB's primary can be reached.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause between two looks for a sign of life.
-const LOOK_PAUSE: Duration = Duration::from_millis(25);
-/// A claim that takes longer is given up: MongoDB has other things to do.
-const CLAIM_MAX: Duration = Duration::from_secs(8);
 /// How long a handover may wait until it is noted how far the log has come.
 const NOTE_MAX: Duration = Duration::from_millis(100);
 /// How long a node that stops waits for its successor to be handed over to.
@@ -541,68 +538,5 @@ fn tell(before: &Leadership, now: &Leadership) {
         (Role::Coordinator, Some(tenure)) => info!(epoch = %tenure.epoch, "is coordinator"),
         (_, Some(tenure)) => info!(coordinator = %tenure.node, epoch = %tenure.epoch, "follows"),
         (_, None) => info!("knows no coordinator"),
-    }
-}
-
-/// Watches the log and the last claimant's signs of life for so long, or until something moves.
-async fn look(store: Store, me: NodeName, patience: Duration) -> Looked {
-    let first = match store.sign().await {
-        Ok(sign) => sign,
-        Err(error) => {
-            debug!(%error, "cannot look at the log");
-            return Looked::Unreachable;
-        }
-    };
-    // This node's own last tenure shows no more signs of life.
-    let another = |tenure: &Tenure| tenure.node != me;
-    let watches = first.tenure.as_ref().is_some_and(another);
-    // A number of looks, not a time: on a machine that stalls, the other has as much to catch up.
-    let looks = patience.as_millis() / LOOK_PAUSE.as_millis();
-    for _ in (0..looks).take_while(|_| watches) {
-        sleep(LOOK_PAUSE).await;
-        match store.sign().await {
-            Ok(sign) if sign == first => {}
-            Ok(sign) => {
-                return match sign.tenure {
-                    Some(tenure) => Looked::Active(tenure),
-                    None => Looked::Quiet(None),
-                };
-            }
-            Err(error) => {
-                debug!(%error, "cannot look at the log");
-                return Looked::Unreachable;
-            }
-        }
-    }
-    Looked::Quiet(first.tenure)
-}
-
-async fn claim(store: Store, over: Epoch, prepared: bool) -> Result<Claimed, NotClaimed> {
-    let claiming = async {
-        if !prepared {
-            // A log that is gone is not begun anew.
-            store.survey().await?;
-            store.prepare().await?;
-        }
-        store.claim(over).await
-    };
-    match timeout(CLAIM_MAX, claiming).await {
-        Ok(Ok(claimed)) => Ok(claimed),
-        Ok(Err(ClaimError::Superseded(tenure))) => {
-            info!(coordinator = %tenure.node, epoch = %tenure.epoch, "another claim came first");
-            Err(NotClaimed::Superseded(tenure))
-        }
-        Ok(Err(ClaimError::Behind(last))) => {
-            warn!(%over, %last, "the epoch that was heard of is not in the log");
-            Err(NotClaimed::Behind(last))
-        }
-        Ok(Err(ClaimError::Store(error))) => {
-            warn!(%error, "cannot claim");
-            Err(NotClaimed::Unreachable)
-        }
-        Err(_) => {
-            warn!("a claim took too long");
-            Err(NotClaimed::Unreachable)
-        }
     }
 }

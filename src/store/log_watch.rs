@@ -453,7 +453,7 @@ fn has(index: &Document, key: &str, wanted: &Bson) -> bool {
             let mut pairs = found.iter().zip(wanted);
             found.len() == wanted.len()
                 && pairs.all(|((name, found), (wanted_name, wanted))| {
-                    name == wanted_name && (found == wanted || number(found) == number(wanted))
+                    name == wanted_name && (found == wanted || is_number(found, wanted))
                 })
         }
         (Some(found), wanted) => found == wanted,
@@ -461,11 +461,11 @@ fn has(index: &Document, key: &str, wanted: &Bson) -> bool {
     }
 }
 
-fn number(value: &Bson) -> Option<i64> {
-    match value {
-        Bson::Int32(number) => Some((*number).into()),
-        Bson::Int64(number) => Some(*number),
-        Bson::Double(number) if number.fract() == 0.0 => Some(*number as i64),
+fn is_number(found: &Bson, wanted: &Bson) -> bool {
+    let number = |value: &Bson| match value {
+        Bson::Int32(number) => Some(f64::from(*number)),
+        Bson::Double(number) => Some(*number),
         _ => None,
-    }
+    };
+    number(found).is_some() && number(found) == number(wanted)
 }
