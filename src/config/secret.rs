@@ -22,17 +22,17 @@ impl Secret {
         Self(text)
     }
 
-    /// The one word of a text, wherever the text comes from: a line break at its end, or a byte order
+    /// The one line of a text, wherever the text comes from: a line break at its end, or a byte order
     /// mark in front, is not of the secret.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let word = tidied(text);
-        match word.contains(char::is_whitespace) {
-            true => Err("there must be one key or URI and nothing else"),
-            false => Ok(Self(word.to_owned())),
+        let line = tidied(text);
+        match line.contains(['\n', '\r']) {
+            true => Err("there must be one line, with one key or URI, and nothing else"),
+            false => Ok(Self(line.to_owned())),
         }
     }
 
-    /// The one word of a file.
+    /// The one line of a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let wrong = |why: &str| ConfigError(format!("{}: {why}", path.display()));
         let mut text = String::new();
@@ -101,6 +101,7 @@ mod tests {
             let value = toml::Value::String(text.to_owned());
             assert_eq!(Secret::try_from(value).unwrap().expose(), "k", "{text:?}");
         }
+        assert_eq!(Secret::parse("the key\n").unwrap().expose(), "the key");
         assert!(Secret::parse("k\nl").is_err());
     }
 
