@@ -346,7 +346,8 @@ fn stamped_update(update: &Update, stamp: &Stamp) -> Bson {
     }
 }
 
-/// Whether a replacement leaves the client's fields as they were, byte for byte.
+/// Whether a replacement leaves the client's fields as they were, byte for byte. MongoDB compares the
+/// replacement as it was sent: one without an `_id` modifies any document.
 pub fn same_content(before: &RawDocument, after: &Document) -> bool {
     let Ok(after) = RawDocumentBuf::try_from(after) else {
         return false;
@@ -358,12 +359,12 @@ pub fn same_content(before: &RawDocument, after: &Document) -> bool {
     }
 }
 
-/// A document without its `_id` and its stamp; `None` if it holds text that is not UTF-8.
+/// A document without its stamp; `None` if it holds text that is not UTF-8.
 fn content(document: &RawDocument) -> Option<RawDocumentBuf> {
     let mut content = RawDocumentBuf::new();
     for field in document.iter() {
         let (key, value) = field.ok()?;
-        if key != STAMP_FIELD && key != "_id" {
+        if key != STAMP_FIELD {
             content.append(key, value);
         }
     }
@@ -379,6 +380,22 @@ mod tests {
         let filter = doc! {"_id": {"$gt": 1}, "marks": {"$lt": 5}};
         let narrow = narrowed(&filter, &[Bson::Int32(7)]);
         assert_eq!(narrow, doc! {"_id": {"$eq": 7}, "marks": {"$lt": 5}});
+    }
+
+    #[test]
+    fn a_replacement_is_the_same_if_its_bytes_are() {
+        let stored = doc! {"_id": 1, "n": 1, "_stamp": {"t": 1_i64, "n": "n1"}};
+        let stored = RawDocumentBuf::try_from(&stored).unwrap();
+        for (replacement, same) in [
+            (doc! {"_id": 1, "n": 1}, true),
+            (doc! {"_id": 1, "_stamp": 7, "n": 1}, true),
+            (doc! {"n": 1}, false),
+            (doc! {"n": 1, "_id": 1}, false),
+            (doc! {"_id": 1.0, "n": 1}, false),
+            (doc! {"_id": 1, "n": 2}, false),
+        ] {
+            assert_eq!(same_content(&stored, &replacement), same, "{replacement}");
+        }
     }
 
     #[test]
