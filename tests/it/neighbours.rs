@@ -344,12 +344,13 @@ fn a_stored_document_that_is_not_utf8_is_replaced_like_any_other() {
             replacement: doc! {"name": "plain"},
             upsert: false,
         };
-        for (filter, modified) in [(doc! {"_id": "legacy"}, 1), (doc! {"name": "plain"}, 0)] {
+        // MongoDB compares a replacement as it was sent: without an `_id` it modifies any document.
+        for filter in [doc! {"_id": "legacy"}, doc! {"name": "plain"}] {
             let work = inside.write(&namespace, replace(filter));
             let (longest, end) = beside_others(inside, work).await;
             let expected = Answer::Updated {
                 matched: 1,
-                modified,
+                modified: 1,
                 upserted: None,
             };
             assert_eq!(end.unwrap().result, Ok(expected));
