@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -21,7 +21,6 @@ const PACE: Duration = Duration::from_secs(1);
 pub struct Keeper {
     may: watch::Receiver<bool>,
     task: JoinHandle<()>,
-    stop: AbortHandle,
 }
 
 impl Keeper {
@@ -43,7 +42,7 @@ impl Keeper {
 
     /// Answers for the name no longer.
     pub fn end(&self) {
-        self.stop.abort();
+        self.task.abort();
     }
 }
 
@@ -51,11 +50,7 @@ impl Keeper {
 pub fn keep(store: Store, name: NodeName, me: Instance, board: Board) -> Keeper {
     let (out, may) = watch::channel(false);
     let task = tokio::spawn(hold(store, name, me, board, out));
-    Keeper {
-        may,
-        stop: task.abort_handle(),
-        task,
-    }
+    Keeper { may, task }
 }
 
 /// Ends when the name is another's that was this process's.

@@ -206,6 +206,21 @@ fn a_coordinator_that_loses_mongodb_abdicates_if_a_peer_reaches_it() {
 }
 
 #[test]
+fn a_coordinator_whose_log_was_changed_steps_down_at_once() {
+    let mut machine = coordinator("n2");
+    assert_eq!(
+        machine.step(Input::LogFault),
+        [step_down(2), timer(Timer::Coordinator)]
+    );
+    assert_eq!(machine.role(), Role::Electing);
+    assert!(!machine.beat().eligible, "nobody can append");
+    assert_eq!(
+        machine.step(Input::Timeout(Timer::Coordinator)),
+        [timer(Timer::Coordinator)]
+    );
+}
+
+#[test]
 fn a_coordinator_that_reaches_mongodb_in_time_stays() {
     let mut machine = coordinator("n2");
     machine.step(Input::Reaches(false));

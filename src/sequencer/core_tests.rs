@@ -184,6 +184,30 @@ fn the_fence_answers_nobody() {
 }
 
 #[test]
+fn a_changed_log_ends_the_tenure_and_only_doubt_is_told_as_unknown() {
+    for (ran, why) in [
+        (None, Reject::LogFault),
+        (Some(Ran::Clash), Reject::LogFault),
+        (Some(Ran::Doubt { repeated: true }), Reject::LogFault),
+        (Some(Ran::Doubt { repeated: false }), Reject::Unknown),
+    ] {
+        let (mut core, _) = with_batch(2);
+        core.step(submit(9));
+        if let Some(ran) = ran {
+            core.step(Input::Ran(ran));
+        }
+        let out = core.step(Input::Faulted);
+        let waiting = (9, Reject::NotCoordinator);
+        assert_eq!(rejects(&out), [waiting, (1, why), (2, why)]);
+        assert!(core.is_idle());
+        assert_eq!(
+            rejects(&core.step(submit(10))),
+            [(10, Reject::NotCoordinator)]
+        );
+    }
+}
+
+#[test]
 fn a_deposed_node_still_settles_what_was_committed_before() {
     let (mut core, _) = with_batch(2);
     core.step(submit(9));

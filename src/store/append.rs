@@ -5,9 +5,8 @@
 
 use bson::{Document, doc};
 
-use super::apply::count;
-use super::batch::first_write_error;
 use super::error::{DUPLICATE_KEY, StoreError};
+use super::reply::{count, first_write_error};
 use super::schema::{LOG, LogDocument, REQUEST_IDS, batch_to_bson};
 use crate::model::{BatchId, Position};
 use crate::mutants::{self, Mutant};

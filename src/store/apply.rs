@@ -8,6 +8,7 @@ use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 
 use super::batch::Session;
 use super::error::StoreError;
+use super::reply::count;
 use super::schema::STAMP_FIELD;
 use crate::model::limits::{KEY_BYTES_MAX, TOUCHED_DOCUMENTS_MAX};
 use crate::model::request::encoded;
@@ -282,15 +283,6 @@ fn untouched() -> Applied {
             modified: 0,
             upserted: None,
         },
-    }
-}
-
-/// A count in a reply.
-pub fn count(reply: &Document, field: &str) -> i64 {
-    match reply.get(field) {
-        Some(Bson::Int32(n)) => i64::from(*n),
-        Some(Bson::Int64(n)) => *n,
-        _ => 0,
     }
 }
 

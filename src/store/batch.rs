@@ -15,6 +15,7 @@ use super::error::{DUPLICATE_KEY, StoreError};
 use super::gate::ABANDONED_MAX;
 use super::log::Tail;
 use super::merged;
+use super::reply::first_write_error;
 use super::schema::{DATABASE, Entry, LOG, LogDocument};
 use super::work::{Fault, Merging, Work};
 use super::{CALL_MAX, ORDER_CALLS_MAX, Store, work};
@@ -545,9 +546,4 @@ fn oversized(items: &[Item<'_>], refusal: Refusal) -> Result<Run, Fault> {
         [_] => Ok(Run::Refused { index: 0, refusal }),
         _ => Ok(Run::Oversized),
     }
-}
-
-/// The first of a reply's write errors.
-pub(super) fn first_write_error(reply: &Document) -> Option<&Document> {
-    reply.get_array("writeErrors").ok()?.first()?.as_document()
 }

@@ -8,10 +8,11 @@ use mongodb::options::ReadConcern;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::batch::{Place, Session, first_write_error};
+use super::batch::{Place, Session};
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::fault::LogFault;
 use super::log::Tail;
+use super::reply::first_write_error;
 use super::schema::{DATABASE, GUESTS, LOG, LogDocument, NODES};
 use super::{Store, log_of, within};
 use crate::model::{BatchId, Epoch, NodeName, Position, Tenure};

@@ -5,7 +5,6 @@
 use bson::{Bson, Document};
 use thiserror::Error;
 
-use super::schema::{DATABASE, LOG};
 use crate::model::{BatchId, Position};
 
 /// How to let the nodes go on with the log as it is.
@@ -17,14 +16,14 @@ const REPAIR: &str = "`drumline repair` shows what is lost, and with --confirm l
 pub enum LogFault {
     /// It ends before a position that was durable on a majority.
     #[error(
-        "the log {DATABASE}.{LOG} went back: it had come to position {known} and ends at {found} \
+        "the log drumline.log went back: it had come to position {known} and ends at {found} \
          now, so it was emptied, dropped, renamed or restored from an older day. Put it back as it \
          was, and the nodes go on by themselves; or {REPAIR}"
     )]
     WentBack { known: Position, found: Position },
     /// A position holds another batch than it held.
     #[error(
-        "the log {DATABASE}.{LOG} is another: position {at} held batch {known} and holds {found} \
+        "the log drumline.log is another: position {at} held batch {known} and holds {found} \
          now, so it was replaced or restored. Put it back as it was, and the nodes go on by \
          themselves; or {REPAIR}"
     )]
@@ -35,19 +34,19 @@ pub enum LogFault {
     },
     /// A position before the end is gone.
     #[error(
-        "the log {DATABASE}.{LOG} has a hole: the document at position {at} is gone. Put it back, \
+        "the log drumline.log has a hole: the document at position {at} is gone. Put it back, \
          and the nodes go on by themselves; or {REPAIR}"
     )]
     Hole { at: Position },
     /// It holds a document that Drumline did not write.
     #[error(
-        "the log {DATABASE}.{LOG} holds a document that Drumline did not write, with the _id \
+        "the log drumline.log holds a document that Drumline did not write, with the _id \
          {id}. Take it out of the collection, and the nodes go on by themselves"
     )]
     Foreign { id: String },
     /// An index is missing and cannot be made.
     #[error(
-        "the log {DATABASE}.{LOG} has no index that keeps request ids apart, and MongoDB does not \
+        "the log drumline.log has no index that keeps request ids apart, and MongoDB does not \
          make it: {why}. Drop the index `ids` if there is one of another kind, and the nodes make \
          theirs; or {REPAIR}"
     )]

@@ -1,5 +1,5 @@
 //! What is wrong with the replica set that a connection string leads to: what is seen, and the way
-//! out. Judges what [`survey`](mod@super::survey) has found; asks nobody.
+//! out. Judges what the survey has found; asks nobody.
 
 use bson::{Bson, Document};
 use thiserror::Error as ThisError;

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::fault::LogFault;
 use super::log::{Tail, plain};
+use super::reply::first_write_error;
 use super::schema::{DATABASE, LOG, MARKS, batch_of, batch_to_bson, indexes};
 use super::{Store, log_of};
 use crate::model::{BatchId, Epoch, Position};
@@ -80,6 +81,8 @@ struct Known {
     last: Option<(Position, BatchId)>,
     /// How far the log had come when this process last noted it.
     noted: Option<Position>,
+    /// A position that was missing when the log was counted. It is looked for until it is back.
+    hole: Option<Position>,
     /// In the time after this repair.
     repaired: i64,
     /// The largest that were ever seen: a log that was repaired goes on above them.
@@ -130,6 +133,7 @@ impl Memory {
         let mut known = self.known();
         if known.repaired != mark.repaired {
             known.repaired = mark.repaired;
+            known.hole = None;
             known.noted = Some(mark.position);
             known.last = Some((mark.position, mark.batch));
         }
@@ -235,13 +239,15 @@ impl Store {
         let known = self.memory.known().clone();
         let mark = self.mark().await?;
         self.memory.heed(mark.as_ref());
+        let hole = self.memory.known().hole;
         let repaired = mark.as_ref().map_or(known.repaired, |mark| mark.repaired);
         let known = known.last.filter(|_| known.repaired == repaired);
         let marked = mark.map(|mark| (mark.position, mark.batch));
         let expected: Vec<_> = known.into_iter().chain(marked).collect();
+        let positions = expected.iter().map(|(position, _)| *position).chain(hole);
         let (tail, found, indexes) = tokio::try_join!(
             self.newest_tail(),
-            self.batches_at(&expected),
+            self.batches_at(positions.collect()),
             self.list_indexes(),
         )?;
         for (at, known) in expected {
@@ -260,6 +266,12 @@ impl Store {
             };
             return Err(StoreError::Log(fault));
         }
+        if let Some(at) = hole {
+            if !found.iter().any(|(position, _)| *position == at) {
+                return Err(StoreError::Log(LogFault::Hole { at }));
+            }
+            self.memory.known().hole = None;
+        }
         if tail.position > Position::ZERO {
             self.have_indexes(&indexes).await?;
         }
@@ -271,9 +283,9 @@ impl Store {
     /// The batch ids at some positions, of those that are there.
     async fn batches_at(
         &self,
-        expected: &[(Position, BatchId)],
+        positions: Vec<Position>,
     ) -> Result<Vec<(Position, BatchId)>, StoreError> {
-        let positions: Vec<_> = expected.iter().map(|(position, _)| position.0).collect();
+        let positions: Vec<_> = positions.iter().map(|position| position.0).collect();
         let find = |client: Client| async move {
             let log = log_of(&client);
             let find = log.find(doc! {"_id": {"$in": positions}});
@@ -359,7 +371,7 @@ impl Store {
         let concern = doc! { "w": 1 };
         let update = doc! { "update": MARKS, "updates": [update], "writeConcern": concern };
         let reply = self.run(&self.looks, DATABASE, update).await?;
-        match super::batch::first_write_error(&reply).map(StoreError::from_write_error) {
+        match first_write_error(&reply).map(StoreError::from_write_error) {
             // Another node has noted more.
             Some(error) if error.code() != Some(DUPLICATE_KEY) => Err(error),
             _ => {
@@ -370,19 +382,18 @@ impl Store {
         }
     }
 
-    /// Looks for holes. Counts what is new, and everything if MongoDB's own counter has moved in
-    /// another way than the end of the log has.
+    /// Looks for a hole. Counts what is new, and everything if MongoDB's own counter has moved in
+    /// another way than the end of the log has. A survey judges what was found: all of the log may
+    /// have gone while it was counted.
     pub(super) async fn count_log(&self) -> Result<(), StoreError> {
-        let counted = self.count_new().await;
-        if let Err(StoreError::Log(fault)) = &counted {
-            // All of it may have gone while it was counted.
-            self.survey().await?;
-            self.tell_fault(Some(fault.clone()));
-        }
-        counted
+        let Some(at) = self.find_hole().await? else {
+            return Ok(());
+        };
+        self.memory.known().hole = Some(at);
+        self.survey().await
     }
 
-    async fn count_new(&self) -> Result<(), StoreError> {
+    async fn find_hole(&self) -> Result<Option<Position>, StoreError> {
         let mut counted = self.memory.counted.lock().await;
         let mark = self.mark().await?;
         let from = mark.map_or(Position(1), |mark| mark.whole_from);
@@ -390,7 +401,7 @@ impl Store {
         let total = self.counter().await?;
         let after = self.newest_tail().await?.position;
         if before < from {
-            return Ok(());
+            return Ok(None);
         }
         let excess = |end: Position| total - (end.0 - from.0 + 1);
         let as_before = (excess(after)..=excess(before)).contains(&counted.excess);
@@ -399,14 +410,13 @@ impl Store {
             _ => from,
         };
         if start <= before && self.count_between(start, before).await? < before.0 - start.0 + 1 {
-            let at = self.first_hole(start, before).await?;
-            return Err(StoreError::Log(LogFault::Hole { at }));
+            return self.first_hole(start, before).await.map(Some);
         }
         counted.through = Some(before);
         if !as_before {
             counted.excess = excess(before);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The first position that is missing, between two of which at least one is.

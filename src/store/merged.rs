@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bson::{Bson, Document, RawDocumentBuf, doc};
 
 use super::apply::{self, Applied, Updates, stamped, update_bson};
-use super::batch::{Item, Session, first_write_error};
+use super::batch::{Item, Session};
 use super::error::{DUPLICATE_KEY, StoreError};
+use super::reply::{count, first_write_error};
 use super::schema::STAMP_FIELD;
 use super::work::{Step, StepError, stamp_of};
 use crate::model::limits::TOUCHED_DOCUMENTS_MAX;
@@ -211,7 +212,7 @@ impl Many<'_> {
         let statement = doc! { "q": {"_id": {"$eq": id}}, "limit": 1 };
         let command = doc! { "delete": self.namespace.collection(), "deletes": [statement] };
         let reply = self.send(command, |_| Some(0)).await?;
-        let deleted = apply::count(&reply, "n");
+        let deleted = count(&reply, "n");
         Ok(self.applied(vec![Answer::Deleted { deleted }]))
     }
 

@@ -27,6 +27,7 @@ mod nearest;
 mod probe;
 mod read;
 mod repair;
+mod reply;
 mod schema;
 mod survey;
 mod topology;

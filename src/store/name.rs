@@ -9,8 +9,8 @@ use mongodb::Client;
 use mongodb::options::ReadConcern;
 use tokio::time::{Instant, sleep};
 
-use super::batch::first_write_error;
 use super::error::{DUPLICATE_KEY, StoreError};
+use super::reply::first_write_error;
 use super::schema::{DATABASE, NODES};
 use super::{Store, within};
 use crate::model::BatchId;

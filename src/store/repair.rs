@@ -4,9 +4,9 @@ use bson::{Bson, Document, doc};
 use mongodb::Client;
 use tracing::info;
 
-use super::batch::first_write_error;
 use super::error::StoreError;
 use super::fault::LogFault;
+use super::reply::first_write_error;
 use super::schema::{DATABASE, LOG, LogDocument, MARKS, REQUEST_IDS, batch_to_bson};
 use super::{Store, log_of};
 use crate::model::{BatchId, Position};

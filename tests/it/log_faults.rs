@@ -2,6 +2,8 @@
 //! way out works.
 
 use bson::{Bson, Document, doc};
+use drumline::model::{Namespace, Position, Write};
+use drumline::store::{LogFault, StoreError};
 use mongodb::options::IndexOptions;
 use mongodb::{Client, Collection, IndexModel};
 use rustix::process::Signal;
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::support::http::{Http, Reply};
+use crate::support::inside::Inside;
 use crate::support::{Cluster, eventually, processes};
 
 /// A cluster whose log is harmed, and a document that counts what was executed.
@@ -302,5 +305,38 @@ fn a_log_that_is_lost_is_repaired_and_the_order_goes_on_above_it() {
         let (code, said) = ground.repair(&["--confirm"]);
         assert!(code == 0, "{said}");
         ground.once("after the database was dropped").await;
+    });
+}
+
+#[test]
+fn a_hole_is_told_until_it_is_filled_by_looks_that_count_nothing_too() {
+    let cluster = Cluster::start(&["--nodes", "0", "--members", "1"]);
+    Runtime::new().unwrap().block_on(async {
+        let inside = Inside::patient(&cluster.info.mongodb_uri).await;
+        let namespace = Namespace::parse("ground.hole").unwrap();
+        for id in 0..4 {
+            let documents = vec![doc! {"_id": id}];
+            let written = inside.write(&namespace, Write::Insert { documents }).await;
+            written.unwrap().result.unwrap();
+        }
+        let log = inside
+            .driver
+            .database("drumline")
+            .collection::<Document>("log");
+        let gone = log
+            .find_one_and_delete(doc! {"_id": 3})
+            .await
+            .unwrap()
+            .unwrap();
+        let store = inside.store();
+        let hole = LogFault::Hole { at: Position(3) };
+        assert_eq!(store.examine().await.unwrap(), Some(hole.clone()));
+        // A claim looks so; it must not take the log for whole.
+        assert!(matches!(store.survey().await, Err(StoreError::Log(fault)) if fault == hole));
+        assert_eq!(store.known_log_fault(), Some(hole));
+        log.insert_one(&gone).await.unwrap();
+        store.survey().await.unwrap();
+        assert_eq!(store.known_log_fault(), None);
+        assert_eq!(store.examine().await.unwrap(), None);
     });
 }
