@@ -22,6 +22,9 @@ const GRACE: Duration = Duration::from_secs(20);
 const CACHE_GB: &str = "0.25";
 /// Without a bound the oplog may grow to a twentieth of the disk.
 const OPLOG_MB: &str = "1024";
+/// How long a member waits for its sync source beyond the time that the source may take to answer,
+/// which is half of the election time-out. MongoDB's default is 5 s.
+pub(super) const FETCH_BUFFER_SECONDS: u32 = 1;
 /// How much of the end of a log is looked at, and how many of its lines are shown.
 const LOG_TAIL_BYTES: u64 = 64 * 1024;
 const LOG_LINES: usize = 5;
@@ -48,10 +51,9 @@ pub fn program(place: &Place, spec: &Spec, mongod: &Mongod, part: &Part) -> Prog
         "--setParameter",
         "shutdownTimeoutMillisForSignaledShutdown=100".into(),
     );
-    // A secondary whose sync source is frozen otherwise takes 10 s to notice, instead of 6.
     flag(
         "--setParameter",
-        "oplogNetworkTimeoutBufferSeconds=1".into(),
+        format!("oplogNetworkTimeoutBufferSeconds={FETCH_BUFFER_SECONDS}").into(),
     );
     // A transaction that nobody ends keeps its locks for this long at most.
     flag(

@@ -49,7 +49,8 @@ pub enum Found {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answering {
     members: Vec<Candidate>,
-    /// Those that the driver takes for secondaries and that did not answer in time: they may vote.
+    /// Those that the driver takes for secondaries and that did not answer in time, and those that
+    /// are hidden from it: they may vote.
     silent: usize,
     /// The arbiters that answer the driver: they vote for anybody.
     arbiters: usize,
@@ -92,13 +93,14 @@ pub async fn look_around(store: &Store) -> Found {
     let Sight {
         secondaries,
         arbiters,
+        hidden,
         all,
         ..
     } = store.topology().sight();
     let seen = secondaries.len();
     let looks = secondaries.into_iter().map(|host| look(store, host));
     let members: Vec<_> = join_all(looks).await.into_iter().flatten().collect();
-    let silent = seen - members.len();
+    let silent = seen - members.len() + hidden;
     match members.iter().find(|member| member.greeting.primary) {
         Some(primary) => Found::Primary(primary.host.clone()),
         None => Found::Members(Answering {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::chain::{self, Change};
 use super::source::have_copy;
+use super::stillness::Stillness;
 use crate::election::Leadership;
 use crate::job::{Job, working};
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ use crate::store::{MemberLook, Members, Store};
 
 /// How often the members are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon again while one of them is behind: it may stand still.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long the members are left alone after a sync source was changed. Doubled each time, up to
 /// [`REST_MAX`], until the chain stands: a member that rests tells no source.
 const REST: Duration = Duration::from_secs(1);
@@ -35,6 +38,7 @@ pub struct Keeper {
     primary: Option<String>,
     /// From whom each member copied at the last look.
     sources: BTreeMap<String, String>,
+    stillness: Stillness,
     /// The members that wait for word of another sync source.
     patient: BTreeSet<String>,
     rest: Duration,
@@ -56,6 +60,7 @@ impl Keeper {
             sets,
             primary: None,
             sources: BTreeMap::new(),
+            stillness: Stillness::default(),
             patient: BTreeSet::new(),
             rest: REST,
             rests_until: Instant::now(),
@@ -64,17 +69,22 @@ impl Keeper {
 
     /// Ends with the node.
     pub async fn run(mut self) {
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_look = Instant::now();
         let mut look: Job<Vec<MemberLook>> = None;
         loop {
             tokio::select! {
-                members = working(&mut look) => self.looked(&members).await,
+                members = working(&mut look) => {
+                    self.looked(&members).await;
+                    if self.stillness.is_anyone_behind() {
+                        next_look = next_look.min(Instant::now() + LOOK_AGAIN);
+                    }
+                }
                 changed = self.members.changed() => match changed {
                     true => self.changed().await,
                     false => return,
                 },
-                _ = looks.tick() => {
+                () = sleep_until(next_look) => {
+                    next_look = Instant::now() + LOOK_INTERVAL;
                     if look.is_none() && self.is_coordinator() {
                         let store = self.store.clone();
                         look = Some(async move { store.members().await }.boxed());
@@ -94,6 +104,7 @@ impl Keeper {
             self.primary = None;
             self.sources.clear();
             self.patient.clear();
+            self.stillness.forget();
             return;
         }
         let primary = members.iter().find(|member| member.state == "primary");
@@ -103,7 +114,8 @@ impl Keeper {
             .filter_map(|member| Some((member.host.clone(), member.sync_source.clone()?)))
             .collect();
         self.make_patient(members).await;
-        match chain::plan(members) {
+        let still = self.stillness.look(members, Instant::now().into_std());
+        match chain::plan(members, &still) {
             None => self.rest = REST,
             Some(_) if Instant::now() < self.rests_until => {}
             Some(change) => {

@@ -11,6 +11,7 @@ mod quorum;
 #[cfg(test)]
 mod quorum_tests;
 mod source;
+mod stillness;
 mod task;
 
 pub use task::{Assist, Parts, Wire, spawn};

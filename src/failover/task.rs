@@ -27,6 +27,8 @@ const KNOCK_PAUSES: [Duration; 4] = [
 ];
 /// How long a node waits before it asks again what its MongoDB user may do.
 const RIGHTS_PAUSE: Duration = Duration::from_secs(1);
+/// How often the set's configuration is asked for members that the driver does not hear of.
+const HIDDEN_INTERVAL: Duration = Duration::from_secs(10);
 /// A node that slept gives the primary another chance, but not again and again.
 const EXCUSE_REST: u32 = 4;
 /// How long MongoDB may take to elect another when the primary is a secondary by its own word: it hands over at once,
@@ -139,6 +141,8 @@ struct Task {
     acts_in: i64,
     looking: Job<Found>,
     asking: Job<Option<String>>,
+    learning: Job<()>,
+    learnt_at: Option<Instant>,
 }
 
 impl Task {
@@ -162,6 +166,8 @@ impl Task {
             acts_in: 0,
             looking: None,
             asking: None,
+            learning: None,
+            learnt_at: None,
         }
     }
 
@@ -183,6 +189,7 @@ impl Task {
                 refused = working(&mut self.knock) => self.knocked(refused),
                 found = working(&mut self.looking) => self.found(found),
                 elected = working(&mut self.asking) => self.asked(elected),
+                () = working(&mut self.learning) => self.sighted(),
                 () = sleep_until(waited.unwrap_or_else(Instant::now)), if waited.is_some() => {
                     self.waits_until = None;
                     self.step(Input::Waited);
@@ -279,6 +286,20 @@ impl Task {
         self.step(Input::Fit(self.can_elect && calm));
     }
 
+    fn learn_hidden(&mut self, now: Instant) {
+        let due = self.learnt_at.is_none_or(|at| now > at + HIDDEN_INTERVAL);
+        if due && self.learning.is_none() {
+            self.learnt_at = Some(now);
+            let store = self.parts.store.clone();
+            let learning = async move {
+                if let Err(error) = store.learn_hidden().await {
+                    debug!(%error, "cannot read which members are hidden");
+                }
+            };
+            self.learning = Some(learning.boxed());
+        }
+    }
+
     fn knocked(&mut self, refused: Option<String>) {
         if refused.is_some() && refused == self.primary {
             self.lose("refuses connections");
@@ -319,6 +340,7 @@ impl Task {
             self.step(Input::Hushed(node));
         }
         self.judge();
+        self.learn_hidden(now);
         if now > self.heard_at + self.parts.assist.primary_timeout {
             self.lose("does not answer, and no other is primary");
         }

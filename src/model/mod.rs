@@ -6,6 +6,7 @@ pub mod failure;
 pub mod id;
 mod language;
 pub mod limits;
+mod loops;
 pub mod order;
 pub mod peer;
 pub mod policy;

@@ -23,6 +23,8 @@ const CONFLICTS_MAX: u32 = 10;
 /// How often one request may run for too long, with others and alone, before it is refused: MongoDB
 /// counts the time in which the machine stalls.
 const HELD_MAX: u32 = 3;
+/// The same for one that may loop: it has run alone each time, and MongoDB goes on with it.
+const HELD_LOOP_MAX: u32 = 2;
 /// For so many batches after a request that ran for long, others whose work is not known beforehand
 /// run alone from the first: a client that sends one such request sends more of them.
 const WARY_BATCHES: u32 = 64;
@@ -64,6 +66,8 @@ pub struct Core<P> {
     wary: u32,
     /// A request has just held up the others: none runs alone until they have had their time.
     recovering: bool,
+    /// MongoDB still computes on requests that were left to it: none that may loop runs until then.
+    crowded: bool,
     /// For so many more batches, ids are looked for before the batch runs.
     repeats: u32,
     in_flight: Option<InFlight<P>>,
@@ -87,6 +91,7 @@ impl<P> Default for Core<P> {
             lone_before: false,
             wary: 0,
             recovering: false,
+            crowded: false,
             repeats: 0,
             in_flight: None,
             by_id: BTreeMap::new(),
@@ -108,6 +113,10 @@ impl<P: Clone> Core<P> {
             Input::Submit(submission) => self.submit(submission, &mut out),
             Input::Withdraw(ticket) => self.withdraw(ticket, &mut out),
             Input::Rested(ticket) => self.rested(ticket, &mut out),
+            Input::LeftEnded => {
+                self.crowded = false;
+                self.begin(&mut out);
+            }
             Input::Ran(ran) => self.ran(ran, &mut out),
             Input::Resolved(resolved) => self.resolved(resolved, &mut out),
             Input::Looked(seen) => self.looked(&seen, &mut out),
@@ -431,14 +440,13 @@ impl<P: Clone> Core<P> {
             return;
         }
         let mut slots = Vec::new();
-        let lone = |core: &Self| !core.recovering && !core.lone.is_empty();
-        if self.lone_before || !lone(self) {
+        if self.lone_before || self.next_lone().is_none() {
             slots = self.take_shared();
         }
-        let alone = slots.is_empty() && lone(self);
-        if alone && let Some(slot) = self.lone.pop_front() {
-            self.queue_bytes -= slot.submission.bytes;
-            slots.push(slot);
+        let mut alone = false;
+        if slots.is_empty() {
+            slots.extend(self.take_lone());
+            alone = !slots.is_empty();
         }
         if slots.is_empty() {
             slots = self.take_shared();
@@ -488,7 +496,8 @@ impl<P: Clone> Core<P> {
             let Some(slot) = self.queue.pop_front() else {
                 break;
             };
-            if self.wary > 0 && slot.submission.touches.is_none() {
+            let wary = self.wary > 0 && slot.submission.touches.is_none();
+            if wary || slot.submission.loops {
                 self.lone.push_back(slot);
                 continue;
             }

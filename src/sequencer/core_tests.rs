@@ -15,6 +15,7 @@ fn submission(ticket: Ticket, id: &str, digest: Option<u8>) -> Submission<()> {
         clock: 0,
         bytes: 100,
         touches: None,
+        loops: false,
         payload: (),
     }
 }

@@ -19,6 +19,8 @@ pub struct Submission<P> {
     pub bytes: usize,
     /// What it touches, if its payload alone tells: it may then stand beside its like.
     pub touches: Option<Touches>,
+    /// MongoDB may compute for long on it without a look at the clock: it runs alone from the first.
+    pub loops: bool,
     pub payload: P,
 }
 
@@ -37,6 +39,8 @@ pub enum Input<P> {
     Withdraw(Ticket),
     /// The request of this ticket has rested: another lock may be out of its way by now.
     Rested(Ticket),
+    /// MongoDB has ended enough of the requests that were left to it.
+    LeftEnded,
     /// The run of the batch in flight ended.
     Ran(Ran),
     /// The look at the position of the batch in flight ended.
@@ -95,6 +99,8 @@ pub enum Output<P> {
     Look(Batch<P>),
     /// Say [`Input::Rested`] with this ticket after a pause that grows with the conflicts.
     Rest { ticket: Ticket, conflicts: u32 },
+    /// Say [`Input::LeftEnded`] when MongoDB has ended enough of what was left to it.
+    AwaitLeft,
     /// Tell the caller the result of the batch's request number `index`.
     Answer {
         ticket: Ticket,
@@ -148,7 +154,8 @@ pub struct Batch<P> {
     pub epoch: Epoch,
     pub id: BatchId,
     pub slots: Vec<Slot<P>>,
-    /// It holds one request, which has met a lock or run for long: it may take longer than others.
+    /// It holds one request, which has met a lock, or run for long, or may: it may take longer than
+    /// others.
     pub alone: bool,
     /// How often this batch was begun, from 1. The task pauses longer before later attempts.
     pub attempt: u32,

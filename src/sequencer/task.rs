@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use super::arrange::Touches;
 use super::core::Core;
 use super::handle::{Command, Handle, Progress};
 use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
+use crate::job::{Job, working};
 use crate::model::limits::{ALONE_RUN_MAX, QUEUE_REQUESTS_MAX, SHARED_RUN_MAX};
 use crate::model::request::{encoded, is_exact};
 use crate::model::{
@@ -32,9 +32,12 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// hold it, or a document of the batch.
 const PATIENCE_ATTEMPTS: u32 = 8;
 
+/// So many requests that may loop may be left to MongoDB before the next one has to wait: each takes a
+/// core of it until it ends.
+const LEFT_MAX: i64 = 2;
+
 type Payload = Arc<WriteRequest>;
 type Reply = oneshot::Sender<Result<Outcome, Failure>>;
-type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// For how long a write may run whose cost its size does not tell.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +79,7 @@ pub fn spawn(
         found: Found::Nothing,
         progress: progress_out,
         rests: FuturesUnordered::new(),
+        crowd: None,
         drains: Vec::new(),
     };
     tokio::spawn(task.run(inbox, claims));
@@ -95,12 +99,14 @@ struct Task {
     epoch: Epoch,
     /// Here while no batch runs.
     session: Option<Session>,
-    work: Option<Work>,
+    work: Job<Done>,
     /// What the last work brought, for the replies that the core orders.
     found: Found,
     progress: watch::Sender<Progress>,
     /// Requests that met a lock, until their pauses end.
     rests: FuturesUnordered<BoxFuture<'static, Ticket>>,
+    /// MongoDB runs too much of what was left, until this ends.
+    crowd: Job<()>,
     /// Who waits for the end of what runs.
     drains: Vec<oneshot::Sender<()>>,
 }
@@ -131,10 +137,10 @@ impl Task {
             tokio::select! {
                 biased;
                 done = working(&mut self.work) => {
-                    self.work = None;
                     self.finish(done);
                 }
                 Some(ticket) = self.rests.next() => self.step(Input::Rested(ticket)),
+                () = working(&mut self.crowd) => self.step(Input::LeftEnded),
                 claim = claims.recv(), if self.core.is_idle() => match claim {
                     Some(claim) => self.serve(claim),
                     None => break,
@@ -216,6 +222,7 @@ impl Task {
             clock: request.clock,
             bytes: request.bytes,
             touches: touches(&request),
+            loops: request.write.loops(),
             payload: request,
         };
         self.step(Input::Submit(submission));
@@ -237,6 +244,10 @@ impl Task {
             Output::Rest { ticket, conflicts } => {
                 let pause = Duration::from_millis(1 << conflicts.min(10));
                 self.rests.push(sleep(pause).map(move |()| ticket).boxed());
+            }
+            Output::AwaitLeft => {
+                let left = self.session.as_ref().map(Session::left).unwrap_or_default();
+                self.crowd = Some(async move { left.until_below(LEFT_MAX).await }.boxed());
             }
             Output::Answer {
                 ticket,
@@ -395,14 +406,6 @@ impl Task {
             t,
             n: self.node.clone(),
         }
-    }
-}
-
-/// Waits for the work there is; forever if there is none.
-async fn working(work: &mut Option<Work>) -> Done {
-    match work {
-        Some(work) => work.await,
-        None => std::future::pending().await,
     }
 }
 

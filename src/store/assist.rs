@@ -3,6 +3,8 @@
 //! does not elect.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
@@ -33,7 +35,10 @@ const SYNC_TRIES: i32 = 10;
 
 /// The members as the driver knows them, in the order of their names.
 #[derive(Debug, Clone)]
-pub struct Members(super::topology::Seen);
+pub struct Members {
+    seen: super::topology::Seen,
+    hidden: Arc<AtomicUsize>,
+}
 
 /// What the driver knows of the members at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct Sight {
     pub secondaries: Vec<String>,
     /// How many arbiters answer: they hold no data, and vote.
     pub arbiters: usize,
+    /// How many vote that clients are not told of. Whether they answer is not known.
+    pub hidden: usize,
     /// All members that there are.
     pub all: usize,
 }
@@ -50,16 +57,17 @@ pub struct Sight {
 impl Members {
     /// Waits for a change. `false`: there will be none any more.
     pub async fn changed(&mut self) -> bool {
-        self.0.changed().await.is_ok()
+        self.seen.changed().await.is_ok()
     }
 
     pub fn sight(&mut self) -> Sight {
-        Sight::of(&self.0.borrow_and_update())
+        let hidden = self.hidden.load(Ordering::Relaxed);
+        Sight::of(&self.seen.borrow_and_update(), hidden)
     }
 }
 
 impl Sight {
-    fn of(seen: &[(ServerAddress, ServerType)]) -> Self {
+    fn of(seen: &[(ServerAddress, ServerType)], hidden: usize) -> Self {
         let of = |wanted: ServerType| {
             let members = seen.iter().filter(move |(_, kind)| *kind == wanted);
             members.map(|(address, _)| address.to_string())
@@ -68,14 +76,15 @@ impl Sight {
             primary: of(ServerType::RsPrimary).next(),
             secondaries: of(ServerType::RsSecondary).collect(),
             arbiters: of(ServerType::RsArbiter).count(),
-            all: seen.len(),
+            hidden,
+            all: seen.len() + hidden,
         }
     }
 
-    /// Whether enough members are there to elect one of them.
+    /// Whether enough members may be there to elect one of them.
     pub fn can_elect(&self) -> bool {
         let with_data = self.secondaries.len() + usize::from(self.primary.is_some());
-        let there = with_data + self.arbiters;
+        let there = with_data + self.arbiters + self.hidden;
         with_data > 0 && there * 2 > self.all
     }
 
@@ -109,7 +118,10 @@ pub struct Outlook {
 impl Store {
     /// The members, and the way to hear of changes.
     pub fn topology(&self) -> Members {
-        Members(self.members.seen())
+        Members {
+            seen: self.members.seen(),
+            hidden: self.members.hidden(),
+        }
     }
 
     /// Asks one member, and nobody in its place.
@@ -287,7 +299,7 @@ mod tests {
             let address = ServerAddress::parse(format!("m:{port}")).unwrap();
             (address, *kind)
         });
-        Sight::of(&members.collect::<Vec<_>>())
+        Sight::of(&members.collect::<Vec<_>>(), 0)
     }
 
     #[test]
@@ -303,6 +315,19 @@ mod tests {
         assert!(sight(&[Unknown, RsSecondary, RsSecondary]).can_elect());
         assert!(!sight(&[Unknown, RsArbiter, RsArbiter]).can_elect());
         assert!(!sight(&[]).can_elect());
+    }
+
+    #[test]
+    fn a_hidden_member_may_vote() {
+        let left = [(
+            ServerAddress::parse("m:1").unwrap(),
+            ServerType::RsSecondary,
+        )];
+        let gone = (ServerAddress::parse("m:2").unwrap(), ServerType::Unknown);
+        let members = [left[0].clone(), gone];
+        assert!(!Sight::of(&members, 0).can_elect());
+        assert!(Sight::of(&members, 1).can_elect());
+        assert!(!Sight::of(&members[1..], 2).can_elect(), "nobody to elect");
     }
 
     #[test]

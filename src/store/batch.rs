@@ -13,6 +13,7 @@ use tracing::debug;
 use super::append::{self, Last};
 use super::error::{DUPLICATE_KEY, StoreError};
 use super::gate::ABANDONED_MAX;
+use super::left::Left;
 use super::log::Tail;
 use super::merged;
 use super::reply::first_write_error;
@@ -79,6 +80,7 @@ pub struct Session {
     spares: mpsc::Receiver<ClientSession>,
     home: mpsc::Sender<ClientSession>,
     open: bool,
+    left: Left,
     /// The last position of the log, as far as this writer knows.
     last: Option<Last>,
     /// The session that was left while it committed: its end is to be made sure of.
@@ -124,6 +126,7 @@ impl Store {
             spares,
             home,
             open: false,
+            left: Left::default(),
             last: None,
             committing: None,
             until: None,
@@ -142,6 +145,11 @@ impl Session {
     /// The ids of all its sessions.
     pub fn ids(&self) -> &[Bson] {
         &self.ids
+    }
+
+    /// What was left of its calls.
+    pub fn left(&self) -> Left {
+        self.left.clone()
     }
 
     /// The id of the session that writes now.
@@ -386,10 +394,12 @@ impl Session {
         };
         let id = id_of(&session);
         let home = self.home.clone();
+        let (underway, leaver) = self.left.begin();
         let make = |client: Client| {
             let call = call(client, session);
             async move {
                 let (session, result) = call.await;
+                drop(underway);
                 let session = Some(session);
                 Ok::<_, StoreError>((Homing { session, home }, result))
             }
@@ -401,6 +411,7 @@ impl Session {
                 result.map_err(StoreError::from)
             }
             Ok(Err(error)) | Err(error) => {
+                leaver.leave();
                 self.leave(id);
                 Err(error)
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
@@ -51,6 +51,8 @@ pub struct Apart {
     pub hidden: bool,
     /// How far behind it is held on purpose, in seconds.
     pub delay: i64,
+    /// It takes part in elections.
+    pub votes: bool,
 }
 
 /// The members to look at.
@@ -59,6 +61,8 @@ pub(super) struct Members {
     seen: Seen,
     /// The node's log says once that a privilege is missing.
     told: Arc<AtomicBool>,
+    /// How many vote that the driver never hears of, by the configuration that was read last.
+    hidden: Arc<AtomicUsize>,
 }
 
 impl Members {
@@ -66,11 +70,16 @@ impl Members {
         Self {
             seen,
             told: Arc::default(),
+            hidden: Arc::default(),
         }
     }
 
     pub(super) fn seen(&self) -> Seen {
         self.seen.clone()
+    }
+
+    pub(super) fn hidden(&self) -> Arc<AtomicUsize> {
+        self.hidden.clone()
     }
 }
 
@@ -121,6 +130,16 @@ impl Store {
         });
         let looks = looks.collect();
         (looks, standings)
+    }
+
+    /// Reads which members are hidden from clients. They vote, and clients are not told of them.
+    pub async fn learn_hidden(&self) -> Result<(), StoreError> {
+        let config = self.config().await?;
+        let hidden = set_apart(&config)
+            .into_iter()
+            .filter(|(_, apart)| apart.is_some_and(|apart| apart.hidden && apart.votes));
+        self.members.hidden.store(hidden.count(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The set's configuration, as any member holds it.
@@ -261,6 +280,7 @@ fn set_apart(config: &Document) -> Vec<(String, Option<Apart>)> {
         let apart = Apart {
             hidden,
             delay: delay.unwrap_or(0),
+            votes: member.get("votes").and_then(number) != Some(0),
         };
         let host = member.get_str("host").ok()?.to_owned();
         Some((host, (apart.hidden || apart.delay > 0).then_some(apart)))

@@ -127,6 +127,7 @@ fn submission(request: u8, time: u8) -> Submission<()> {
         clock: 0,
         bytes: 1,
         touches: None,
+        loops: false,
         payload: (),
     }
 }
@@ -258,7 +259,7 @@ impl Writes {
         let node = &mut state.nodes[index];
         match output {
             // No request meets a lock here.
-            Output::Rest { .. } => {}
+            Output::Rest { .. } | Output::AwaitLeft => {}
             Output::Run(batch) => {
                 if self.mistake == Mistake::AnswerBeforeCommit {
                     let epoch = Some(batch.epoch);

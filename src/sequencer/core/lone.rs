@@ -1,10 +1,25 @@
 //! Requests that would hold up others leave their batch. They run alone, turn about with the queue.
 
-use super::{CONFLICTS_MAX, Core, HELD_MAX, InFlight, RECOVERY, WARY_BATCHES};
+use super::{CONFLICTS_MAX, Core, HELD_LOOP_MAX, HELD_MAX, InFlight, RECOVERY, WARY_BATCHES};
 use crate::model::Refusal;
 use crate::sequencer::steps::{Output, Reject, Slot, Ticket};
 
 impl<P: Clone> Core<P> {
+    /// The place of the next one that may run alone now.
+    pub(super) fn next_lone(&self) -> Option<usize> {
+        let may_run = |slot: &Slot<P>| !(self.crowded && slot.submission.loops);
+        self.lone
+            .iter()
+            .position(may_run)
+            .filter(|_| !self.recovering)
+    }
+
+    pub(super) fn take_lone(&mut self) -> Option<Slot<P>> {
+        let slot = self.lone.remove(self.next_lone()?)?;
+        self.queue_bytes -= slot.submission.bytes;
+        Some(slot)
+    }
+
     /// Takes out the requests that nobody waits for any more.
     pub(super) fn drop_abandoned(&mut self) {
         let mut gone = Vec::new();
@@ -74,7 +89,12 @@ impl<P: Clone> Core<P> {
         };
         if let Some(slot) = flight.batch.slots.get_mut(index) {
             slot.held += 1;
-            if slot.held >= HELD_MAX {
+            let loops = slot.submission.loops;
+            if loops && !self.crowded {
+                self.crowded = true;
+                out.push(Output::AwaitLeft);
+            }
+            if slot.held >= if loops { HELD_LOOP_MAX } else { HELD_MAX } {
                 self.in_flight = Some(flight);
                 return self.refused(index, refusal, out);
             }

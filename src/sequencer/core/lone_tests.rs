@@ -115,3 +115,70 @@ fn a_request_that_runs_for_long_runs_again_alone_and_is_refused_in_the_end() {
     assert_eq!(answers(&out).len(), 1);
     assert!(core.is_idle());
 }
+
+/// A request that may compute for long without a look at the clock.
+fn looping(ticket: Ticket) -> Input<()> {
+    Input::Submit(Submission {
+        loops: true,
+        ..submission(ticket, &format!("r{ticket}"), None)
+    })
+}
+
+fn awaits_left(out: &[Output<()>]) -> bool {
+    out.contains(&Output::AwaitLeft)
+}
+
+/// What stood before it in its transaction would stay locked for as long as MongoDB computes.
+#[test]
+fn a_request_that_may_loop_shares_no_transaction() {
+    let mut core = serving();
+    assert_eq!(tickets(&run_of(&core.step(submit(1)))), [1]);
+    for ticket in [looping(2), submit(3), looping(4), submit(5)] {
+        core.step(ticket);
+    }
+    let (mut order, mut count) = (Vec::new(), 1);
+    loop {
+        let out = core.step(Input::Ran(Ran::Committed { count }));
+        if core.is_idle() {
+            break;
+        }
+        let batch = run_of(&out);
+        count = batch.slots.len();
+        order.push((tickets(&batch), batch.alone));
+    }
+    let alone = |ticket| (vec![ticket], true);
+    assert_eq!(order, [(vec![3, 5], false), alone(2), alone(4)]);
+}
+
+#[test]
+fn while_mongodb_computes_on_what_was_left_no_other_that_may_loop_runs() {
+    let held = || {
+        Input::Ran(Ran::Held {
+            index: 0,
+            refusal: refusal(),
+        })
+    };
+    let mut core = serving();
+    assert!(run_of(&core.step(looping(1))).alone);
+    core.step(looping(2));
+    let out = core.step(held());
+    assert!(awaits_left(&out));
+    assert_eq!(rests(&out), [RECOVERY]);
+    // The pause is over, and MongoDB still computes: only what cannot loop has its turn.
+    assert!(core.step(Input::Rested(RECOVERY.0)).is_empty());
+    assert_eq!(tickets(&run_of(&core.step(submit(3)))), [3]);
+    core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert!(!core.is_idle());
+
+    let out = core.step(Input::LeftEnded);
+    assert_eq!(tickets(&run_of(&out)), [2]);
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert_eq!(tickets(&run_of(&out)), [1]);
+    // It has run alone twice.
+    let out = core.step(held());
+    assert!(awaits_left(&out));
+    assert_eq!(run_of(&out).slots[0].refused, Some(refusal()));
+    let out = core.step(Input::Ran(Ran::Committed { count: 1 }));
+    assert_eq!(answers(&out).len(), 1);
+    assert!(core.is_idle());
+}

@@ -7,9 +7,11 @@
     reason = "a measurement fails by panicking"
 )]
 
-#[path = "../tests/it/support/mod.rs"]
+#[path = "../../tests/it/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the tests")]
 mod support;
+
+mod members;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,11 +25,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use members::{How, Secondary, stand_still, step_down};
 use support::Cluster;
 use support::http::Http;
 
 /// The longest that the others may go without an answer.
 const GAP_MAX: Duration = Duration::from_secs(2);
+/// The longest that one of them may wait while a member stands still, or after the last step-down.
+const STILL_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How long each row lasts.
 const LASTS: Duration = Duration::from_secs(8);
 /// The others: as many write as read.
@@ -56,6 +61,10 @@ enum Act {
     LocksCollection,
     /// Another program makes and drops a collection that requests write to.
     DropsCollection,
+    /// A secondary stands still for a minute.
+    StandsStill(Secondary, How),
+    /// The primary steps down each second for a minute.
+    StepsDown,
 }
 
 /// A value that takes long to compute, and no document has.
@@ -206,7 +215,32 @@ fn rows() -> Vec<Row> {
             clients: 8,
             act: Act::DropsCollection,
         },
+        still("the successor frozen", Secondary::Successor, How::Frozen),
+        still(
+            "the successor locked by fsync",
+            Secondary::Successor,
+            How::Locked,
+        ),
+        still("the other secondary frozen", Secondary::Other, How::Frozen),
+        still(
+            "the other secondary locked by fsync",
+            Secondary::Other,
+            How::Locked,
+        ),
+        Row {
+            name: "the primary steps down each second",
+            clients: 1,
+            act: Act::StepsDown,
+        },
     ]
+}
+
+fn still(name: &'static str, secondary: Secondary, how: How) -> Row {
+    Row {
+        name,
+        clients: 1,
+        act: Act::StandsStill(secondary, how),
+    }
 }
 
 fn main() -> ExitCode {
@@ -215,7 +249,7 @@ fn main() -> ExitCode {
     let holds = Runtime::new().unwrap().block_on(async {
         prepare(&cluster).await;
         println!(
-            "| neighbour | longest wait for a write to be answered | for a read | writes p50 / p99 \
+            "| neighbour | longest time without a write answered | without a read | writes p50 / p99 / max \
              | driver: longest | p50 | errors of others | coordinator |"
         );
         println!("|---|---|---|---|---|---|---|---|");
@@ -308,6 +342,10 @@ async fn measure(cluster: &Cluster, row: &Row) -> bool {
     others.spawn(beside(plain, Arc::clone(&direct), ended));
     let begun = Instant::now();
     careless(cluster, row).await;
+    let done = Instant::now();
+    if matches!(row.act, Act::StandsStill(..) | Act::StepsDown) {
+        sleep(STILL_WAIT_MAX).await;
+    }
     end.send_replace(true);
     while let Some(joined) = others.join_next().await {
         joined.unwrap();
@@ -316,15 +354,22 @@ async fn measure(cluster: &Cluster, row: &Row) -> bool {
     let (writes, reads, direct) = (writes.lock().await, reads.lock().await, direct.lock().await);
     let (write_gap, read_gap) = (gap(&writes, begun), gap(&reads, begun));
     let errors: Vec<_> = writes.errors.iter().chain(&reads.errors).collect();
-    let holds = write_gap < GAP_MAX && read_gap < GAP_MAX && errors.is_empty() && before == after;
+    let waited = match row.act {
+        Act::StandsStill(..) => part(&writes, 100) < STILL_WAIT_MAX,
+        // The bar is on the time after the last one.
+        Act::StepsDown => last_gap(&writes, done) < STILL_WAIT_MAX,
+        _ => write_gap < GAP_MAX && read_gap < GAP_MAX,
+    };
+    let holds = waited && errors.is_empty() && before == after;
     println!(
-        "| {}{} | {} | {} | {} / {} | {} | {} | {} | {} |",
+        "| {}{} | {} | {} | {} / {} / {} | {} | {} | {} | {} |",
         row.name,
         if holds { "" } else { " (missed)" },
         ms(write_gap),
         ms(read_gap),
         ms(part(&writes, 50)),
         ms(part(&writes, 99)),
+        ms(part(&writes, 100)),
         ms(gap(&direct, begun)),
         ms(part(&direct, 50)),
         errors.len(),
@@ -387,10 +432,22 @@ fn gap(seen: &Seen, begun: Instant) -> Duration {
     gaps.max().unwrap_or(last)
 }
 
+/// The time from then to the next answer.
+fn last_gap(seen: &Seen, from: Instant) -> Duration {
+    let after = seen
+        .answers
+        .iter()
+        .map(|(at, _)| *at)
+        .filter(|at| *at > from);
+    after.min().map_or(Duration::MAX, |at| at - from)
+}
+
+/// The time that so many in a hundred took at most.
 fn part(seen: &Seen, percent: usize) -> Duration {
     let mut times: Vec<_> = seen.answers.iter().map(|(_, time)| *time).collect();
     times.sort_unstable();
     let at = times.len() * percent / 100;
+    let at = at.min(times.len().saturating_sub(1));
     times.get(at).copied().unwrap_or_default()
 }
 
@@ -471,6 +528,8 @@ async fn careless(cluster: &Cluster, row: &Row) {
             session.abort_transaction().await.unwrap();
             indexing.await.unwrap().unwrap();
         }
+        Act::StandsStill(which, how) => stand_still(cluster, *which, *how).await,
+        Act::StepsDown => step_down(cluster).await,
         Act::DropsCollection => {
             let dropped = database.collection::<Document>("dropped");
             let body = |_| with("dropped", json!({"document": {"a": 1}}));
