@@ -35,6 +35,8 @@ pub enum Mutant {
     NoGate,
     /// A call that does not come back is waited for.
     NothingIsLeft,
+    /// A request that may compute for long shares a transaction with others.
+    LoopsShare,
     /// A batch is appended whether or not the position before it stands (against I1, I5).
     NoProof,
 }

@@ -89,7 +89,7 @@ enum By {
 }
 
 /// Each mistake with the scenario that must show it.
-const PAIRS: [(Mutant, By, Scenario); 14] = [
+const PAIRS: [(Mutant, By, Scenario); 15] = [
     (Mutant::OneMemberAcknowledges, By::Checker, rolled_back),
     (Mutant::LocalReads, By::Checker, rolled_back),
     (Mutant::NoFence, By::Checker, frozen_and_succeeded),
@@ -116,6 +116,11 @@ const PAIRS: [(Mutant, By, Scenario); 14] = [
     (Mutant::NoGate, By::Scenario, neighbours::readers_leave),
     (
         Mutant::NothingIsLeft,
+        By::Scenario,
+        neighbours::one_holds_up_all,
+    ),
+    (
+        Mutant::LoopsShare,
         By::Scenario,
         neighbours::one_holds_up_all,
     ),

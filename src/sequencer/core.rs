@@ -13,6 +13,7 @@ use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Slot, Submission
 use crate::model::limits;
 use crate::model::order::{CLOCK_AHEAD_MAX, clock_is_at_its_end};
 use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
+use crate::mutants::{self, Mutant};
 
 /// How many requests may be run again, over all attempts at one position, before the batch is cut.
 /// A refusal aborts the whole transaction, so what stands before it must run again. A cut costs one
@@ -497,7 +498,8 @@ impl<P: Clone> Core<P> {
                 break;
             };
             let wary = self.wary > 0 && slot.submission.touches.is_none();
-            if wary || slot.submission.loops {
+            let loops = slot.submission.loops && !mutants::active(Mutant::LoopsShare);
+            if wary || loops {
                 self.lone.push_back(slot);
                 continue;
             }
