@@ -30,6 +30,10 @@ pub enum Problem {
     NotFound(String),
     MethodNotAllowed,
     UnsupportedMediaType(String),
+    /// A page of another site asks; the text names it.
+    ForeignPage(String),
+    /// The request is for a host that is no name of this node; the text names it.
+    WrongHost(String),
     /// The body did not arrive in time.
     SlowBody,
     /// The client went away while it sent its body; nobody reads this.
@@ -50,6 +54,8 @@ impl Problem {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ForeignPage(_) => StatusCode::FORBIDDEN,
+            Self::WrongHost(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::BrokenBody => StatusCode::BAD_REQUEST,
         }
@@ -63,6 +69,8 @@ impl Problem {
             Self::NotFound(_) => "NotFound",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
+            Self::ForeignPage(_) => "ForeignPage",
+            Self::WrongHost(_) => "WrongHost",
             Self::SlowBody => "RequestTimeout",
             Self::BrokenBody => "InvalidParameter",
         }
@@ -83,7 +91,10 @@ impl Problem {
                 "invalid session: this server does not take {kind}; send an API key in the header apiKey, or as a bearer token"
             ),
             Self::UnprovenBody => UNPROVEN_BODY.into(),
-            Self::NotFound(text) | Self::UnsupportedMediaType(text) => text.clone(),
+            Self::NotFound(text)
+            | Self::UnsupportedMediaType(text)
+            | Self::ForeignPage(text)
+            | Self::WrongHost(text) => text.clone(),
             Self::MethodNotAllowed => "this path takes another method; actions take POST".into(),
             Self::SlowBody => "the request body did not arrive in time".into(),
             Self::BrokenBody => "the request body ended before its end".into(),

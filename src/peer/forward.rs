@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Either, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::header::CONTENT_LENGTH;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -143,6 +144,9 @@ async fn relayed(response: Response<Incoming>) -> Result<Relayed, ForwardError> 
     let (mut head, body) = response.into_parts();
     let content = content_of(&head.headers);
     keep_only(&REPLY_HEADERS, &mut head.headers);
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.insert(CONTENT_LENGTH, length.into());
+    }
     let Some(content) = content else {
         return Ok(Response::from_parts(head, Either::Right(body)));
     };
