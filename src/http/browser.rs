@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -59,7 +60,7 @@ impl Names {
         let mut hosts = request.headers().get_all(HOST).iter();
         let (header, another) = (hosts.next(), hosts.next());
         // Both count: which of them a proxy went by is not known.
-        let target = request.uri().authority().map(|target| target.as_str());
+        let target = request.uri().authority().map(Authority::as_str);
         let header = header.map(|header| String::from_utf8_lossy(header.as_bytes()));
         let mut named = target.into_iter().chain(header.as_deref()).peekable();
         if named.peek().is_none() && request.version() >= Version::HTTP_11 {

@@ -25,6 +25,7 @@ use super::proof::{Content, Proof, REPLY_HEADERS, REQUEST_HEADERS};
 use super::seen::Seen;
 use crate::config::{ConfigError, Secret};
 use crate::model::NodeName;
+use crate::model::limits::MESSAGE_AGE_MAX;
 use crate::mutants::{self, Mutant};
 
 const CLUSTER: HeaderName = HeaderName::from_static("drumline-cluster");
@@ -36,9 +37,6 @@ const NONCE: HeaderName = HeaderName::from_static("drumline-nonce");
 const TIME: HeaderName = HeaderName::from_static("drumline-time");
 const CONTENT: HeaderName = HeaderName::from_static("drumline-content");
 const PROOF: HeaderName = HeaderName::from_static("drumline-proof");
-
-/// How far the time of a message may be from the addressee's.
-pub(super) const MESSAGE_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a peer's message is not taken. The texts are for the peer's operator too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Error)]

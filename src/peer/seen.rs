@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use bson::Uuid;
 
-use super::credentials::{MESSAGE_AGE_MAX, Refused};
+use super::credentials::Refused;
 use crate::model::NodeName;
+use crate::model::limits::{MESSAGE_AGE_MAX, MESSAGES_BEHIND_MAX as BEHIND_MAX};
 
-/// So far behind the newest message of its sender may one come. That is more than a second of
-/// requests at any rate that a node passes on, and they are on their way at the same time.
-const BEHIND_MAX: u64 = 1 << 16;
 const WORDS: usize = (BEHIND_MAX / 64) as usize;
 /// Processes of one peer whose messages could still be in time. A node that is started anew more
 /// often than this in some seconds has to wait.

@@ -33,6 +33,7 @@ mod order;
 mod readme;
 mod reads;
 mod refusals;
+mod rights;
 mod status;
 mod takeover;
 mod types;

@@ -37,7 +37,10 @@ pub struct Line {
 /// What was sent over each connection since somebody began to listen. It is heard also if it does not
 /// pass.
 #[derive(Debug, Clone, Default)]
-struct Heard(Arc<Mutex<Option<BTreeMap<u16, Vec<u8>>>>>);
+struct Heard(Arc<Mutex<Option<ByConnection>>>);
+
+/// By the port that the connection comes from.
+type ByConnection = BTreeMap<u16, Vec<u8>>;
 
 impl Heard {
     fn note(&self, connection: u16, bytes: &[u8]) {
