@@ -4,6 +4,7 @@
 //! Never decides what a command does with a setting, never prints a secret.
 
 mod file;
+mod host_name;
 mod secret;
 mod server_url;
 
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use crate::model::NodeName;
 
+pub use host_name::HostName;
 pub use secret::Secret;
 pub use server_url::ServerUrl;
 
@@ -76,6 +78,7 @@ pub struct NodeLayer {
     pub dwell: Option<Duration>,
     pub assist_elections: Option<bool>,
     pub primary_timeout: Option<Duration>,
+    pub allow_hosts: Option<Vec<HostName>>,
 }
 
 /// Where a one-shot command goes.
@@ -147,6 +150,7 @@ impl Settings {
             dwell: self.first(|layer| layer.node.dwell),
             assist_elections: self.first(|layer| layer.node.assist_elections),
             primary_timeout: self.first(|layer| layer.node.primary_timeout),
+            allow_hosts: self.first(|layer| layer.node.allow_hosts.clone()),
         }
     }
 
@@ -186,6 +190,10 @@ fn environment() -> Result<Layer, ConfigError> {
         output: None,
         node: NodeLayer {
             cluster_secret: secret("DRUMLINE_CLUSTER_SECRET")?,
+            allow_hosts: env("DRUMLINE_ALLOW_HOSTS")
+                .map(|list| list.split(',').map(HostName::parse).collect())
+                .transpose()
+                .map_err(|why| wrong("DRUMLINE_ALLOW_HOSTS", why))?,
             ..NodeLayer::default()
         },
     })

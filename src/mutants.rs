@@ -39,6 +39,10 @@ pub enum Mutant {
     LoopsShare,
     /// A batch is appended whether or not the position before it stands (against I1, I5).
     NoProof,
+    /// A peer's message is taken with any body.
+    UnprovenBodies,
+    /// A peer's message is taken as often as it comes.
+    RepeatedMessages,
 }
 
 /// Whether this process is to make the mistake.

@@ -3,17 +3,19 @@
 //! The composition root; nothing else makes a store, a sequencer, an election and a server.
 
 use std::future::Future;
+use std::io;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::config::{Secret, ServerUrl};
+use crate::config::{HostName, Secret, ServerUrl};
 use crate::election::{self, Aside, Parts, Timing};
 use crate::failover::{self, Assist, Wire};
 use crate::gateway::Gateway;
 use crate::ground::{self, Board};
 use crate::http::auth::ApiKeys;
+use crate::http::browser::Names;
 use crate::http::router::{App, router};
 use crate::http::server;
 use crate::metrics::Metrics;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub assist: Option<Assist>,
     /// Where others reach this node, if not at the address that it listens on.
     pub url: Option<ServerUrl>,
+    /// The names that requests may reach this node by, beside addresses.
+    pub hosts: Vec<HostName>,
 }
 
 /// Why a node does not start, or does not go on.
@@ -51,6 +55,8 @@ pub struct Settings {
 pub enum NodeError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the address that this node listens on cannot be told: {0}")]
+    Address(io::Error),
     /// It would never serve.
     #[error("this node does not start: {0}")]
     Ground(Fault),
@@ -91,12 +97,13 @@ pub async fn run(
     let sequencer = sequencer::spawn(store.clone(), name.clone(), claims, Bounds::default());
     let forwarder = Forwarder::new(&settings.peers, settings.credentials.clone());
     info!(node = %name, rank = %format_args!("{:016x}", settings.rank.number), "serving");
-    let address = listener.local_addr().map(|at| format!("http://{at}"));
+    let address = listener.local_addr().map_err(NodeError::Address)?;
+    let names = Names::new(address.ip(), settings.hosts);
     let url = settings.url.map(|url| url.to_string());
     let (tell, outgoing) = mpsc::channel(ASIDE_MAX);
     let (incoming, heard) = mpsc::channel(ASIDE_MAX);
     let (rank, peers) = (settings.rank.clone(), settings.peers.len());
-    let url = url.or(address.ok()).unwrap_or_default();
+    let url = url.unwrap_or_else(|| format!("http://{address}"));
     let instance = Instance::new(&url);
     let keeper = namesake::keep(store.clone(), name.clone(), instance.clone(), board.clone());
     tokio::spawn(ground::watch_log(store.clone(), board.clone()));
@@ -141,15 +148,8 @@ pub async fn run(
         forwarder,
     );
     let keys = ApiKeys::new(settings.api_keys.iter().map(Secret::expose));
-    let app = router(App::new(
-        gateway,
-        inbox,
-        observer,
-        board,
-        metrics,
-        keys,
-        STAMP_FIELD,
-    ));
+    let app = App::new(gateway, inbox, observer, board, metrics, keys, STAMP_FIELD);
+    let app = router(app, names);
     let mut replaced = false;
     let left = async {
         let ended = tokio::select! {

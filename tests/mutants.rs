@@ -16,6 +16,8 @@ mod support;
 mod log_cut;
 #[path = "mutants/neighbours.rs"]
 mod neighbours;
+#[path = "mutants/sniffed.rs"]
+mod sniffed;
 
 use std::array;
 use std::sync::Arc;
@@ -89,7 +91,7 @@ enum By {
 }
 
 /// Each mistake with the scenario that must show it.
-const PAIRS: [(Mutant, By, Scenario); 15] = [
+const PAIRS: [(Mutant, By, Scenario); 17] = [
     (Mutant::OneMemberAcknowledges, By::Checker, rolled_back),
     (Mutant::LocalReads, By::Checker, rolled_back),
     (Mutant::NoFence, By::Checker, frozen_and_succeeded),
@@ -125,6 +127,8 @@ const PAIRS: [(Mutant, By, Scenario); 15] = [
         neighbours::one_holds_up_all,
     ),
     (Mutant::NoProof, By::Scenario, log_cut::tried_again),
+    (Mutant::UnprovenBodies, By::Scenario, sniffed::changed),
+    (Mutant::RepeatedMessages, By::Scenario, sniffed::sent_again),
 ];
 
 #[test]

@@ -10,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::Exit;
 use super::exit::ExitError;
-use crate::config::{self, Layer, NodeLayer, Secret, ServerUrl, Settings, parse_duration};
+use crate::config::{
+    self, HostName, Layer, NodeLayer, Secret, ServerUrl, Settings, parse_duration,
+};
 use crate::election::Timing;
 use crate::failover::Assist;
 use crate::model::{NodeName, Rank};
@@ -72,6 +74,10 @@ pub struct Args {
     /// How long a primary may be silent until a node finds that it is gone [default: 2s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     primary_timeout: Option<Duration>,
+    /// Another name that browsers and programs may reach this node by, like db.example.com; once for
+    /// each.
+    #[arg(long = "allow-host", value_name = "NAME", value_parser = HostName::parse)]
+    allow_hosts: Vec<HostName>,
     /// The rank in elections, instead of one that is drawn; another one for each start.
     #[arg(long, value_name = "NUMBER", hide = true)]
     rank: Option<u64>,
@@ -114,6 +120,7 @@ fn settings(args: &Args) -> anyhow::Result<node::Settings> {
             dwell: args.dwell,
             assist_elections: args.assist_elections,
             primary_timeout: args.primary_timeout,
+            allow_hosts: (!args.allow_hosts.is_empty()).then(|| args.allow_hosts.clone()),
         },
         ..Layer::default()
     };
@@ -138,7 +145,17 @@ fn settings(args: &Args) -> anyhow::Result<node::Settings> {
         timing: timing(&node)?,
         assist: assist(&node, timing(&node)?)?,
         url: args.url.clone(),
+        hosts: hosts(args, node.allow_hosts.unwrap_or_default()),
     })
+}
+
+/// The names that the node was given, and that of its machine.
+fn hosts(args: &Args, mut hosts: Vec<HostName>) -> Vec<HostName> {
+    hosts.extend(HostName::of_authority(&args.listen));
+    hosts.extend(args.url.as_ref().and_then(HostName::of_url));
+    hosts.extend(HostName::of_authority(args.name.as_str()));
+    hosts.extend(HostName::of_machine());
+    hosts
 }
 
 fn rank(args: &Args) -> Rank {

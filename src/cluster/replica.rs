@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::error::Error;
 use super::report::Console;
-use super::secrets::{Secrets, USER};
+use super::secrets::{NODE_USER, Secrets, USER};
 use super::spec::Spec;
 use crate::config::Secret;
 use crate::store::admin::{AdminError, Hello, Login, Member, Role, Seed, Timing};
@@ -40,9 +40,12 @@ struct Wanted<'a> {
     hosts: Vec<String>,
     /// What the members are called in messages.
     names: Vec<String>,
-    /// The user that it shall have.
-    login: Login<'a>,
-    /// How the members are entered before there is a user; `None` is the localhost exception.
+    /// Who may do everything in it.
+    admin: Login<'a>,
+    /// The user that nodes log in as.
+    node: Login<'a>,
+    /// How the members are entered before there is a user; `None` is the localhost exception, by
+    /// which the first user is made.
     entry: Option<Login<'a>>,
 }
 
@@ -53,7 +56,8 @@ pub async fn bring_up(spec: &Spec, secrets: &Secrets, console: &Console) -> Resu
         set: spec.replica_set(),
         hosts: spec.hosts(),
         names: spec.members.iter().map(|m| m.name.clone()).collect(),
-        login: Login::of_user(USER, &secrets.password),
+        admin: Login::of_user(USER, &secrets.password),
+        node: Login::of_user(NODE_USER, &secrets.node_password),
         entry: None,
     };
     make_ready(&wanted, console).await
@@ -63,12 +67,14 @@ pub async fn bring_up(spec: &Spec, secrets: &Secrets, console: &Console) -> Resu
 /// The members run already and are entered with the keyfile that they share.
 pub async fn initiate(mongodb_uri: &Secret, keyfile: &Secret) -> Result<(), Error> {
     let seed = Seed::parse(mongodb_uri.expose()).map_err(Error::Usage)?;
+    let members = Login::of_members(keyfile.expose());
     let wanted = Wanted {
         set: seed.set,
         names: seed.hosts.clone(),
         hosts: seed.hosts,
-        login: Login::of_user(&seed.user, &seed.password),
-        entry: Some(Login::of_members(keyfile.expose())),
+        admin: members,
+        node: Login::of_user(&seed.user, &seed.password),
+        entry: Some(members),
     };
     make_ready(&wanted, &Console::new()).await
 }
@@ -157,20 +163,26 @@ impl<'a> ReplicaSet<'a> {
         let Some(host) = furthest.map(|at| self.members[at].host()) else {
             return;
         };
-        if let Ok(candidate) = Member::open(host, Some(self.wanted.login)) {
+        if let Ok(candidate) = Member::open(host, Some(self.wanted.admin)) {
             let _ = candidate.step_up().await;
         }
     }
 
-    /// Makes the user if the set has none, and gives the set its lasting timing.
+    /// Makes the users if the set has none, and gives the set its lasting timing.
     async fn settle(&self, primary: usize) -> Result<(), Error> {
         let member = &self.members[primary];
-        member
-            .create_user(self.wanted.login)
-            .await
-            .map_err(asking("make Drumline's user in the replica set"))?;
-        let primary = Member::open(member.host(), Some(self.wanted.login))
+        if self.wanted.entry.is_none() {
+            member
+                .create_user(self.wanted.admin)
+                .await
+                .map_err(asking("make the first user in the replica set"))?;
+        }
+        let primary = Member::open(member.host(), Some(self.wanted.admin))
             .map_err(asking("reach the primary"))?;
+        let making = "make the nodes' user in the replica set";
+        primary.keep_node_role().await.map_err(asking(making))?;
+        let kept = primary.keep_node_user(self.wanted.node).await;
+        kept.map_err(asking(making))?;
         primary
             .set_timing(TIMING)
             .await

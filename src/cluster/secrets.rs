@@ -8,14 +8,18 @@ use super::error::Error;
 use super::place::{Place, make_private_folder, write_private};
 use super::spec::{Spec, random_bytes};
 
-/// The MongoDB user that Drumline makes.
+/// The MongoDB user that Drumline makes for people and for commands without a server. He may do
+/// everything.
 pub(super) const USER: &str = "drumline";
+/// The MongoDB user that nodes log in as.
+pub(super) const NODE_USER: &str = "drumline-node";
 
 /// What the processes of a cluster prove themselves with.
 #[derive(Clone)]
 pub struct Secrets {
     pub api_key: String,
     pub password: String,
+    pub node_password: String,
     /// The connection string, credentials included.
     pub mongodb_uri: String,
 }
@@ -34,11 +38,15 @@ impl Secrets {
         kept_or_drawn(place, "cluster-secret")?;
         let api_key = kept_or_drawn(place, "api-key")?;
         let password = kept_or_drawn(place, "password")?;
-        let mongodb_uri = uri(spec, &password);
+        let node_password = kept_or_drawn(place, "node-password")?;
+        let mongodb_uri = uri(spec, USER, &password);
         write_private(&place.secret("mongodb-uri"), mongodb_uri.as_bytes())?;
+        let node_uri = uri(spec, NODE_USER, &node_password);
+        write_private(&place.secret("node-uri"), node_uri.as_bytes())?;
         Ok(Self {
             api_key,
             password,
+            node_password,
             mongodb_uri,
         })
     }
@@ -48,7 +56,8 @@ impl Secrets {
         let password = fs::read_to_string(place.secret("password"))?;
         Ok(Self {
             api_key: fs::read_to_string(place.secret("api-key"))?,
-            mongodb_uri: uri(spec, &password),
+            mongodb_uri: uri(spec, USER, &password),
+            node_password: fs::read_to_string(place.secret("node-password"))?,
             password,
         })
     }
@@ -71,8 +80,8 @@ fn kept_or_drawn(place: &Place, name: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-fn uri(spec: &Spec, password: &str) -> String {
+fn uri(spec: &Spec, user: &str, password: &str) -> String {
     let hosts = spec.hosts().join(",");
     let set = spec.replica_set();
-    format!("mongodb://{USER}:{password}@{hosts}/?replicaSet={set}")
+    format!("mongodb://{user}:{password}@{hosts}/?replicaSet={set}")
 }

@@ -131,7 +131,7 @@ impl Supervisor {
     }
 
     fn node(&self, part: &Part) -> Program {
-        let uri = self.place.secret("mongodb-uri");
+        let uri = self.place.secret("node-uri");
         let key = self.place.secret("api-key");
         let secret = self.place.secret("cluster-secret");
         let spec = &self.cluster.spec;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Layer, NodeLayer, Secret, ServerUrl, parse_duration};
+use super::{ConfigError, HostName, Layer, NodeLayer, Secret, ServerUrl, parse_duration};
 use crate::model::NodeName;
 
 /// What the file may say. docs/commands.md lists it for users.
@@ -30,6 +30,7 @@ struct Content {
     dwell: Option<Span>,
     assist_elections: Option<bool>,
     primary_timeout: Option<Span>,
+    allow_hosts: Option<Vec<HostName>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +88,7 @@ fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
             dwell: content.dwell.map(|span| span.0),
             assist_elections: content.assist_elections,
             primary_timeout: content.primary_timeout.map(|span| span.0),
+            allow_hosts: content.allow_hosts,
         },
     })
 }

@@ -21,7 +21,8 @@ use crate::budget::Reservation;
 use crate::gateway::Reply;
 use crate::model::limits::REPLY_STALL_MAX;
 use crate::model::{Call, Failure, Namespace, Read, RequestId, Write, WriteRequest, policy};
-use crate::peer::{Envelope, NOT_COORDINATOR, Relayed};
+use crate::mutants::{self, Mutant};
+use crate::peer::{Content, Envelope, NOT_COORDINATOR, Relayed};
 
 /// A body and a number of documents that take milliseconds to decode or to encode.
 const LONG_BYTES: usize = 256 << 10;
@@ -32,8 +33,28 @@ const LONG_DOCUMENTS: usize = 1_000;
 pub enum Asker {
     /// Its request is answered by whichever node is coordinator.
     Client,
-    /// Passes on a client's request, and has shown that it is a peer. The answer is this node's own.
-    Peer,
+    /// Passes on a client's request, and has proven that it is a peer and sends this body. The answer
+    /// is this node's own.
+    Peer(Content),
+}
+
+impl Asker {
+    const fn is_peer(self) -> bool {
+        matches!(self, Self::Peer(_))
+    }
+
+    /// Whether this is the body that the asker has sent.
+    fn sends(self, body: &[u8]) -> bool {
+        match self {
+            Self::Client => true,
+            Self::Peer(content) => is_proven(content, body),
+        }
+    }
+}
+
+/// Whether this is the body that a peer's proof covers.
+pub fn is_proven(content: Content, body: &[u8]) -> bool {
+    mutants::active(Mutant::UnprovenBodies) || Content::of(body) == content
 }
 
 /// Answers `POST .../action/<name>`.
@@ -48,7 +69,7 @@ pub async fn handle(State(app): State<App>, request: Request) -> Response {
 pub async fn respond(app: &App, request: Request, asker: Asker) -> Response {
     let mut response = match answer(app, request, asker).await {
         Ok(response) => response,
-        Err(Problem::Failure(Failure::NoCoordinator)) if asker == Asker::Peer => {
+        Err(Problem::Failure(Failure::NoCoordinator)) if asker.is_peer() => {
             NOT_COORDINATOR.into_response()
         }
         Err(problem) => problem.into_response(),
@@ -82,7 +103,11 @@ async fn answer(app: &App, request: Request, asker: Asker) -> Result<Response, P
     let stamp_field = Arc::clone(&app.stamp_field);
     let is_long = bytes.len() > LONG_BYTES;
     let body = bytes.clone();
-    let call = aside(is_long, move || admit(action, &body, &stamp_field)).await?;
+    let admitted = aside(is_long, move || match asker.sends(&body) {
+        true => admit(action, &body, &stamp_field).map(Some),
+        false => Ok(None),
+    });
+    let call = admitted.await?.ok_or(Problem::UnprovenBody)?;
     let asked = Asked {
         asker,
         action,
@@ -166,7 +191,7 @@ async fn run_write(
         bytes: asked.body.len(),
     };
     let outcome = match asked.asker {
-        Asker::Peer => app.gateway.write_here(request, reservation).await?,
+        Asker::Peer(_) => app.gateway.write_here(request, reservation).await?,
         Asker::Client => match app.gateway.write(request, envelope, reservation).await? {
             Reply::Here(outcome) => outcome,
             Reply::Relayed(relayed) => return Ok(relay(relayed)),
@@ -205,7 +230,7 @@ async fn run_read(
     let (consistency, clock) = (asked.consistency, asked.clock);
     let gateway = &app.gateway;
     let mut found = match asker {
-        Asker::Peer => {
+        Asker::Peer(_) => {
             let found = gateway.read_here(namespace, read, consistency, clock, &mut held);
             found.await?
         }

@@ -15,16 +15,25 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// and some clients take a 401 without it for a broken server.
 const SCHEME: HeaderValue = HeaderValue::from_static("Bearer realm=\"drumline\"");
 
+/// What a peer is told whose message has another body than its proof says.
+const UNPROVEN_BODY: &str = "the body is not the one that the proof covers";
+
 /// Why a request has no answer: what the core says, or what only HTTP can be wrong about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     Failure(Failure),
     /// A kind of credentials that the Data API had and Drumline has not.
     UnsupportedCredentials(&'static str),
+    /// A peer's message came with another body than its proof covers.
+    UnprovenBody,
     /// No such path or no such action; the text says what there is.
     NotFound(String),
     MethodNotAllowed,
     UnsupportedMediaType(String),
+    /// A page of another site asks; the text names it.
+    ForeignPage(String),
+    /// The request is for a host that is no name of this node; the text names it.
+    WrongHost(String),
     /// The body did not arrive in time.
     SlowBody,
     /// The client went away while it sent its body; nobody reads this.
@@ -41,10 +50,12 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::Failure(failure) => status_of(failure),
-            Self::UnsupportedCredentials(_) => StatusCode::UNAUTHORIZED,
+            Self::UnsupportedCredentials(_) | Self::UnprovenBody => StatusCode::UNAUTHORIZED,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ForeignPage(_) => StatusCode::FORBIDDEN,
+            Self::WrongHost(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::BrokenBody => StatusCode::BAD_REQUEST,
         }
@@ -54,10 +65,12 @@ impl Problem {
     fn code(&self) -> &str {
         match self {
             Self::Failure(failure) => code_of(failure),
-            Self::UnsupportedCredentials(_) => "InvalidSession",
+            Self::UnsupportedCredentials(_) | Self::UnprovenBody => "InvalidSession",
             Self::NotFound(_) => "NotFound",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
+            Self::ForeignPage(_) => "ForeignPage",
+            Self::WrongHost(_) => "WrongHost",
             Self::SlowBody => "RequestTimeout",
             Self::BrokenBody => "InvalidParameter",
         }
@@ -77,7 +90,11 @@ impl Problem {
             Self::UnsupportedCredentials(kind) => format!(
                 "invalid session: this server does not take {kind}; send an API key in the header apiKey, or as a bearer token"
             ),
-            Self::NotFound(text) | Self::UnsupportedMediaType(text) => text.clone(),
+            Self::UnprovenBody => UNPROVEN_BODY.into(),
+            Self::NotFound(text)
+            | Self::UnsupportedMediaType(text)
+            | Self::ForeignPage(text)
+            | Self::WrongHost(text) => text.clone(),
             Self::MethodNotAllowed => "this path takes another method; actions take POST".into(),
             Self::SlowBody => "the request body did not arrive in time".into(),
             Self::BrokenBody => "the request body ended before its end".into(),

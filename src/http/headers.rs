@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use super::error::Problem;
 use crate::ejson::Format;
 use crate::model::{Consistency, Failure, NodeName, Position, RequestId, Stamp};
+use crate::peer::REQUEST_HEADERS;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const DRUMLINE_STAMP: HeaderName = HeaderName::from_static("drumline-stamp");
@@ -58,15 +59,8 @@ impl RequestHeaders {
 /// The headers that a request keeps when it is passed on, its id, and what its path says of stamps:
 /// it goes on by another path.
 pub fn passed_on(headers: &HeaderMap, id: Option<&RequestId>, shows_stamp: bool) -> HeaderMap {
-    const KEPT: [HeaderName; 5] = [
-        CONTENT_TYPE,
-        ACCEPT,
-        DRUMLINE_STAMP,
-        DRUMLINE_READ,
-        DRUMLINE_TOKEN,
-    ];
     let mut kept = HeaderMap::new();
-    for name in KEPT {
+    for name in REQUEST_HEADERS {
         for value in headers.get_all(&name) {
             kept.append(name.clone(), value.clone());
         }
@@ -75,6 +69,7 @@ pub fn passed_on(headers: &HeaderMap, id: Option<&RequestId>, shows_stamp: bool)
     kept.insert(DRUMLINE_SHOW_STAMP, shows_stamp);
     // In quotes: an id may have quotes of its own, and the reader takes one pair off.
     let id = id.and_then(|id| HeaderValue::from_str(&format!("\"{id}\"")).ok());
+    kept.remove(IDEMPOTENCY_KEY);
     if let Some(id) = id {
         kept.insert(IDEMPOTENCY_KEY, id);
     }

@@ -5,6 +5,7 @@
 pub mod action;
 pub mod auth;
 pub mod body;
+pub mod browser;
 pub mod crowd;
 pub mod data_api;
 pub mod decode;

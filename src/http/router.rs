@@ -6,10 +6,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::auth::ApiKeys;
+use super::browser::{self, Names};
 use super::data_api;
 use super::error::Problem;
 use super::log::LogDesk;
@@ -67,9 +69,18 @@ impl App {
     }
 }
 
-/// All paths of a node.
-pub fn router(app: App) -> Router {
+/// All paths of a node that is asked by these names.
+pub fn router(app: App, names: Names) -> Router {
+    let names = Arc::new(names);
     let action = post(data_api::handle);
+    // What needs no key, and so must not be read by whoever has a user's browser.
+    let open = Router::new()
+        .route("/status", get(status::handle))
+        .route("/metrics", get(metrics::handle))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/openapi.json", get(openapi))
+        .route_layer(from_fn_with_state(Arc::clone(&names), browser::check_host));
     Router::new()
         .route(
             "/app/{app}/endpoint/data/v1/action/{action}",
@@ -83,13 +94,10 @@ pub fn router(app: App) -> Router {
         .route(MESSAGE_PATH, post(peer_api::message))
         .route(&format!("{ACTION_PATH}{{action}}"), post(peer_api::action))
         .route("/log", get(log::handle))
-        .route("/status", get(status::handle))
-        .route("/metrics", get(metrics::handle))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/openapi.json", get(openapi))
+        .merge(open)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(names, browser::check_origin))
         .with_state(app)
 }
 

@@ -80,6 +80,12 @@ pub const MEMBER_LOOK_MAX: Duration = Duration::from_secs(1);
 /// A look at the members serves all who ask for the status while it is younger than this.
 pub const LOOK_AGE_MAX: Duration = Duration::from_millis(250);
 
+/// How far the time of a peer's message may be from the addressee's.
+pub const MESSAGE_AGE_MAX: Duration = Duration::from_secs(5);
+/// How far behind the newest message of its sender one may come. That is more than a second of
+/// requests at any rate that a node passes on, and they are on their way at the same time.
+pub const MESSAGES_BEHIND_MAX: u64 = 1 << 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +201,11 @@ mod tests {
             (
                 "age of a status that is given again",
                 format!("{} ms", LOOK_AGE_MAX.as_millis()),
+            ),
+            ("age of a peer's message", seconds(MESSAGE_AGE_MAX)),
+            (
+                "messages by which a peer's may be overtaken",
+                grouped(i64::try_from(MESSAGES_BEHIND_MAX).unwrap()),
             ),
             ("request id", format!("{} bytes", id::REQUEST_ID_BYTES_MAX)),
             ("node name", format!("{} bytes", id::NODE_NAME_BYTES_MAX)),

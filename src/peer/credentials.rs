@@ -1,31 +1,47 @@
 //! How nodes of one cluster know each other: by proofs that they have its secret.
 //!
 //! The secret itself never travels: whoever happens to listen at a peer's address must not learn it.
-//! A request proves it over a nonce of its own, and the reply over the same nonce, so that nobody
-//! else can answer for a peer. What is said in between is not protected.
+//! Nor is what he hears of any use to him. The proof of a request covers all that is done with it,
+//! is for one process of the addressee, for some seconds on that process's own clock, and is taken
+//! once. The proof of a reply is for that one request. What is said is not encrypted.
+//!
+//! No two clocks need to agree: a process whose clock is not known yet, or has run away, refuses
+//! the message and tells the sender its time, and the sender goes by that from then on.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use bson::Uuid;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use hyper::HeaderMap;
+use hmac::{Hmac, KeyInit as _};
 use hyper::header::{HeaderName, HeaderValue};
+use hyper::http::request;
+use hyper::{HeaderMap, StatusCode};
 use sha2::Sha256;
 use thiserror::Error;
 
+use super::proof::{Content, Proof, REPLY_HEADERS, REQUEST_HEADERS};
+use super::seen::Seen;
 use crate::config::{ConfigError, Secret};
 use crate::model::NodeName;
+use crate::model::limits::MESSAGE_AGE_MAX;
+use crate::mutants::{self, Mutant};
 
 const CLUSTER: HeaderName = HeaderName::from_static("drumline-cluster");
 const FROM: HeaderName = HeaderName::from_static("drumline-from");
 const TO: HeaderName = HeaderName::from_static("drumline-to");
+/// The sender's process and the message's number in it.
 const NONCE: HeaderName = HeaderName::from_static("drumline-nonce");
+/// The addressee's process and the time on its clock.
+const TIME: HeaderName = HeaderName::from_static("drumline-time");
+const CONTENT: HeaderName = HeaderName::from_static("drumline-content");
 const PROOF: HeaderName = HeaderName::from_static("drumline-proof");
 
 /// Why a peer's message is not taken. The texts are for the peer's operator too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Error)]
 pub enum Refused {
-    #[error("the cluster secret is another one")]
+    #[error("the cluster secret is another one, or this node is of another version")]
     Secret,
     #[error("this node belongs to another cluster than '{0}'")]
     Cluster(String),
@@ -33,14 +49,42 @@ pub enum Refused {
     Addressee { here: NodeName, wanted: String },
     #[error("'{0}' is not among the peers of this node; start it with a --peer for it")]
     Stranger(String),
+    /// The sender does not know this process yet, or its clock. The reply tells it.
+    #[error("the message is for another process of this node or for another time")]
+    Stale { from: NodeName, nonce: String },
+    #[error("this message was taken before")]
+    Repeated,
+    #[error("{0} was started anew too often in the last seconds; it is heard again soon")]
+    Crowded(NodeName),
 }
 
-/// What one node proves to another with each request, and checks in theirs.
+/// What one node proves to another with each request, and checks in theirs. Cheap to clone; all
+/// clones are of the same process.
 #[derive(Clone)]
 pub struct Credentials {
     me: NodeName,
     cluster: HeaderValue,
-    mac: Hmac<Sha256>,
+    key: Hmac<Sha256>,
+    process: Arc<Process>,
+}
+
+/// This process, as its peers know it.
+struct Process {
+    id: Uuid,
+    /// Its clock begins at zero.
+    began: Instant,
+    /// How many messages it has sent.
+    sent: AtomicU64,
+    /// The peers' processes and their clocks.
+    met: Mutex<BTreeMap<NodeName, Met>>,
+    seen: Mutex<Seen>,
+}
+
+/// A peer's process, and how far its clock is ahead of ours, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Met {
+    process: Uuid,
+    ahead: i64,
 }
 
 /// What a request was sent with, to check its reply.
@@ -50,10 +94,24 @@ pub(super) struct Sent {
     nonce: String,
 }
 
+/// The head of a request that somebody with the cluster's secret has sent to this node, at some time.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub(super) from: NodeName,
+    nonce: String,
+    process: Uuid,
+    number: u64,
+    /// The process that it is meant for, and the time there.
+    meant: (Uuid, i64),
+    content: Content,
+}
+
 /// A request of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
     pub from: NodeName,
+    /// What its body must be.
+    pub content: Content,
     nonce: String,
 }
 
@@ -70,98 +128,216 @@ impl Credentials {
         Ok(Self {
             me,
             cluster: HeaderValue::from_str(cluster).map_err(wrong)?,
-            mac: Hmac::new_from_slice(secret.expose().as_bytes()).map_err(empty)?,
+            key: Hmac::new_from_slice(secret.expose().as_bytes()).map_err(empty)?,
+            process: Arc::new(Process {
+                id: Uuid::new(),
+                began: Instant::now(),
+                sent: AtomicU64::new(0),
+                met: Mutex::default(),
+                seen: Mutex::default(),
+            }),
         })
     }
 
-    /// Puts a proof into a request to this peer.
-    pub(super) fn write(&self, headers: &mut HeaderMap, to: &NodeName) -> Sent {
-        let nonce = Uuid::new().to_string();
-        let proof = self.over("request", self.cluster.as_bytes(), &self.me, to, &nonce);
+    /// Puts a proof into the head of a request to this peer, whose body is this.
+    pub(super) fn write(&self, head: &mut request::Parts, to: &NodeName, body: Content) -> Sent {
+        let number = self.process.sent.fetch_add(1, Ordering::Relaxed) + 1;
+        let nonce = pair(self.process.id, number);
+        let headers = &mut head.headers;
         headers.insert(CLUSTER, self.cluster.clone());
         put(headers, FROM, self.me.as_str());
         put(headers, TO, to.as_str());
         put(headers, NONCE, &nonce);
-        put(headers, PROOF, &encoded(proof));
+        put(headers, TIME, &self.time_at(to));
+        put(headers, CONTENT, &body.text());
+        let proof = self.of_request(head).text();
+        put(&mut head.headers, PROOF, &proof);
         Sent {
             to: to.clone(),
             nonce,
         }
     }
 
-    /// Who sends this, if it belongs to the cluster and means this node.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<Admitted, Refused> {
-        let (from, wanted) = (text(headers, &FROM), text(headers, &TO));
-        let nonce = text(headers, &NONCE);
-        let cluster = text(headers, &CLUSTER);
-        let sender = NodeName::parse(&from).map_err(|_| Refused::Secret)?;
-        let meant = NodeName::parse(&wanted).map_err(|_| Refused::Secret)?;
-        let expected = self.over("request", cluster.as_bytes(), &sender, &meant, &nonce);
-        if !proves(headers, expected) {
+    /// The peer's process and the time there, as far as they are known. A peer that was not met is
+    /// asked by a message that it cannot take.
+    fn time_at(&self, peer: &NodeName) -> String {
+        let met = self.process.met.lock();
+        let met = met.unwrap_or_else(PoisonError::into_inner);
+        match met.get(peer) {
+            Some(met) => pair(met.process, self.process.now().saturating_add(met.ahead)),
+            None => pair(Uuid::from_bytes([0; 16]), 0),
+        }
+    }
+
+    /// Who sends a request with this head, if it belongs to the cluster and means this node. That
+    /// may have been at any time.
+    pub(super) fn check(&self, head: &request::Parts) -> Result<Proven, Refused> {
+        if !self.of_request(head).is(head.headers.get(PROOF)) {
             return Err(Refused::Secret);
         }
+        let headers = &head.headers;
+        let (cluster, wanted) = (text(headers, &CLUSTER), text(headers, &TO));
         if cluster.as_bytes() != self.cluster.as_bytes() {
             return Err(Refused::Cluster(cluster));
         }
-        if meant != self.me {
+        if wanted != self.me.as_str() {
             let here = self.me.clone();
             return Err(Refused::Addressee { here, wanted });
         }
-        Ok(Admitted {
-            from: sender,
+        self.proven(headers).ok_or(Refused::Secret)
+    }
+
+    fn proven(&self, headers: &HeaderMap) -> Option<Proven> {
+        let nonce = text(headers, &NONCE);
+        let (process, number) = parted(&nonce)?;
+        Some(Proven {
+            from: NodeName::parse(&text(headers, &FROM)).ok()?,
+            process,
+            number,
+            meant: parted(&text(headers, &TIME))?,
+            content: Content::read(&text(headers, &CONTENT))?,
             nonce,
         })
     }
 
-    /// Puts the proof into the reply to a request.
-    pub(super) fn sign(&self, headers: &mut HeaderMap, request: &Admitted) {
-        let cluster = self.cluster.as_bytes();
-        let proof = self.over("reply", cluster, &self.me, &request.from, &request.nonce);
-        put(headers, PROOF, &encoded(proof));
+    /// Takes a request whose head is proven, if it is for now and comes for the first time.
+    pub(super) fn admit(&self, request: Proven) -> Result<Admitted, Refused> {
+        self.admit_at(self.process.now(), request)
     }
 
-    /// Takes the proof out of a reply; whether it is that of the peer which was asked.
-    pub(super) fn is_reply_to(&self, sent: &Sent, headers: &mut HeaderMap) -> bool {
-        let cluster = self.cluster.as_bytes();
-        let expected = self.over("reply", cluster, &sent.to, &self.me, &sent.nonce);
-        let proves = proves(headers, expected);
-        headers.remove(PROOF);
-        proves
+    fn admit_at(&self, now: i64, request: Proven) -> Result<Admitted, Refused> {
+        let (from, nonce) = (request.from, request.nonce);
+        let (process, time) = request.meant;
+        let off = Duration::from_millis(time.abs_diff(now));
+        if process != self.process.id || off > MESSAGE_AGE_MAX {
+            return Err(Refused::Stale { from, nonce });
+        }
+        if !mutants::active(Mutant::RepeatedMessages) {
+            let seen = self.process.seen.lock();
+            let mut seen = seen.unwrap_or_else(PoisonError::into_inner);
+            seen.take(&from, request.process, request.number, now.unsigned_abs())?;
+        }
+        Ok(Admitted {
+            from,
+            content: request.content,
+            nonce,
+        })
     }
 
-    /// Names and nonces hold no line breaks, so no two different messages look the same.
-    fn over(
+    /// Tells the sender of a stale request this process and its time, with a proof.
+    pub(super) fn greet(&self, headers: &mut HeaderMap, from: &NodeName, nonce: &str) {
+        put(headers, TIME, &pair(self.process.id, self.process.now()));
+        let proof = self.of_greeting(&self.me, from, nonce, headers).text();
+        put(headers, PROOF, &proof);
+    }
+
+    /// Whether this is the reply to a stale request. If it is, the peer is known by its process and
+    /// time from now on: the same request, sent again, is taken.
+    pub(super) fn learns(&self, sent: &Sent, status: StatusCode, headers: &HeaderMap) -> bool {
+        if status != StatusCode::UNAUTHORIZED {
+            return false;
+        }
+        let proof = self.of_greeting(&sent.to, &self.me, &sent.nonce, headers);
+        if !proof.is(headers.get(PROOF)) {
+            return false;
+        }
+        let Some((process, time)) = parted::<i64>(&text(headers, &TIME)) else {
+            return false;
+        };
+        let ahead = time.saturating_sub(self.process.now());
+        let met = self.process.met.lock();
+        let mut met = met.unwrap_or_else(PoisonError::into_inner);
+        met.insert(sent.to.clone(), Met { process, ahead });
+        true
+    }
+
+    /// Puts the proof into the reply to a request. It covers the body if this is given.
+    pub(super) fn sign(
         &self,
-        kind: &str,
-        cluster: &[u8],
+        request: &Admitted,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        body: Option<Content>,
+    ) {
+        if let Some(body) = body {
+            put(headers, CONTENT, &body.text());
+        }
+        let between = (&self.me, &request.from);
+        let proof = self.of_reply(between, &request.nonce, status, headers);
+        put(headers, PROOF, &proof.text());
+    }
+
+    /// Whether this is the reply of the peer that was asked.
+    pub(super) fn is_reply_to(&self, sent: &Sent, status: StatusCode, headers: &HeaderMap) -> bool {
+        let between = (&sent.to, &self.me);
+        let proof = self.of_reply(between, &sent.nonce, status, headers);
+        proof.is(headers.get(PROOF))
+    }
+
+    fn of_request(&self, head: &request::Parts) -> Proof {
+        let headers = &head.headers;
+        let target = head.uri.path_and_query();
+        let target = target.map_or("", |target| target.as_str());
+        Proof::new(&self.key, "request")
+            .part(head.method.as_str().as_bytes())
+            .part(target.as_bytes())
+            .headers(&[CLUSTER, FROM, TO, NONCE, TIME, CONTENT], headers)
+            .headers(&REQUEST_HEADERS, headers)
+    }
+
+    fn of_greeting(
+        &self,
         from: &NodeName,
         to: &NodeName,
         nonce: &str,
-    ) -> Hmac<Sha256> {
-        let mut mac = self.mac.clone();
-        for part in [
-            kind.as_bytes(),
-            cluster,
-            from.as_str().as_bytes(),
-            to.as_str().as_bytes(),
-            nonce.as_bytes(),
-        ] {
-            mac.update(part);
-            mac.update(b"\n");
-        }
-        mac
+        headers: &HeaderMap,
+    ) -> Proof {
+        self.between("greeting", from, to, nonce)
+            .headers(&[TIME], headers)
+    }
+
+    fn of_reply(
+        &self,
+        (from, to): (&NodeName, &NodeName),
+        nonce: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Proof {
+        self.between("reply", from, to, nonce)
+            .part(status.as_str().as_bytes())
+            .headers(&[CONTENT], headers)
+            .headers(&REPLY_HEADERS, headers)
+    }
+
+    fn between(&self, kind: &str, from: &NodeName, to: &NodeName, nonce: &str) -> Proof {
+        Proof::new(&self.key, kind)
+            .part(self.cluster.as_bytes())
+            .part(from.as_str().as_bytes())
+            .part(to.as_str().as_bytes())
+            .part(nonce.as_bytes())
     }
 }
 
-fn encoded(mac: Hmac<Sha256>) -> String {
-    STANDARD.encode(mac.finalize().into_bytes())
+impl Process {
+    /// Milliseconds since this process began.
+    fn now(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
-/// Compares in a time that tells nothing about the proof.
-fn proves(headers: &HeaderMap, expected: Hmac<Sha256>) -> bool {
-    let shown = headers.get(PROOF).map_or(&b""[..], HeaderValue::as_bytes);
-    let shown = STANDARD.decode(shown).unwrap_or_default();
-    expected.verify_slice(&shown).is_ok()
+/// The body that a proven reply must have, if its proof covers it.
+pub(super) fn content_of(headers: &HeaderMap) -> Option<Content> {
+    Content::read(&text(headers, &CONTENT))
+}
+
+/// A process and a number of it.
+fn pair(process: Uuid, number: impl std::fmt::Display) -> String {
+    format!("{process}.{number}")
+}
+
+fn parted<N: std::str::FromStr>(text: &str) -> Option<(Uuid, N)> {
+    let (process, number) = text.split_once('.')?;
+    Some((Uuid::parse_str(process).ok()?, number.parse().ok()?))
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
@@ -177,91 +353,5 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(text: &str) -> NodeName {
-        NodeName::parse(text).unwrap()
-    }
-
-    fn of(node: &str, cluster: &str, secret: &str) -> Credentials {
-        Credentials::new(name(node), cluster, &Secret::new(secret.into())).unwrap()
-    }
-
-    fn sent(from: &Credentials, to: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let _ = from.write(&mut headers, &name(to));
-        headers
-    }
-
-    #[test]
-    fn only_the_same_cluster_with_the_same_secret_is_let_in() {
-        let here = of("n2", "blue", "s1");
-        let check = |from: Credentials, to| {
-            let admitted = here.check(&sent(&from, to));
-            admitted.map(|admitted| admitted.from)
-        };
-        assert_eq!(check(of("n1", "blue", "s1"), "n2"), Ok(name("n1")));
-        assert_eq!(check(of("n1", "blue", "s2"), "n2"), Err(Refused::Secret));
-        assert_eq!(check(of("n1", "blue", "S1"), "n2"), Err(Refused::Secret));
-        let other = Err(Refused::Cluster("red".into()));
-        assert_eq!(check(of("n1", "red", "s1"), "n2"), other);
-        assert!(matches!(
-            check(of("n1", "blue", "s1"), "n3"),
-            Err(Refused::Addressee { .. })
-        ));
-        assert_eq!(here.check(&HeaderMap::new()), Err(Refused::Secret));
-    }
-
-    #[test]
-    fn a_proof_is_for_one_sender_one_addressee_and_one_nonce() {
-        let (one, here) = (of("n1", "blue", "s1"), of("n2", "blue", "s1"));
-        for (header, other) in [
-            ("from", "n3"),
-            ("to", "n3"),
-            ("nonce", "x"),
-            ("cluster", "red"),
-        ] {
-            let mut headers = sent(&one, "n2");
-            let header = HeaderName::try_from(format!("drumline-{header}")).unwrap();
-            headers.insert(header, HeaderValue::from_static(other));
-            assert_eq!(here.check(&headers), Err(Refused::Secret), "{other}");
-        }
-    }
-
-    #[test]
-    fn only_the_peer_that_was_asked_can_answer() {
-        let (one, two) = (of("n1", "blue", "s1"), of("n2", "blue", "s1"));
-        let mut request = HeaderMap::new();
-        let asked = one.write(&mut request, &name("n2"));
-        let admitted = two.check(&request).unwrap();
-        let answered = |by: &Credentials| {
-            let mut reply = HeaderMap::new();
-            by.sign(&mut reply, &admitted);
-            one.is_reply_to(&asked, &mut reply)
-        };
-        assert!(answered(&two));
-        assert!(!answered(&of("n3", "blue", "s1")));
-        assert!(!answered(&of("n2", "blue", "s2")));
-        assert!(!one.is_reply_to(&asked, &mut HeaderMap::new()));
-        let again = one.write(&mut HeaderMap::new(), &name("n2"));
-        let mut reply = HeaderMap::new();
-        two.sign(&mut reply, &admitted);
-        assert!(!one.is_reply_to(&again, &mut reply), "an old reply");
-    }
-
-    #[test]
-    fn the_secret_never_travels() {
-        let headers = sent(&of("n1", "blue", "hunter2"), "n2");
-        assert!(
-            headers
-                .values()
-                .all(|value| !value.to_str().unwrap().contains("hunter2"))
-        );
-    }
-
-    #[test]
-    fn the_secret_is_never_shown() {
-        assert!(!format!("{:?}", of("n1", "blue", "hunter2")).contains("hunter2"));
-    }
-}
+#[path = "credentials_tests.rs"]
+mod tests;

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hyper::HeaderMap;
+use hyper::http::request;
+use hyper::{HeaderMap, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::credentials::{Admitted, Credentials, Refused};
+use super::proof::{Content, REQUEST_HEADERS, keep_only};
 use super::{Event, Knocks, Letter};
 use crate::model::{Beat, NodeName};
 
@@ -44,26 +46,46 @@ impl Inbox {
         }
     }
 
-    /// Who sends a request with these headers, if it is a peer. Each kind of refusal is logged once.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<Admitted, Refused> {
-        let checked = match &self.credentials {
-            Some(credentials) => credentials.check(headers),
-            None => Err(Refused::Secret),
-        };
-        let admitted = checked.and_then(|request| match self.peers.contains(&request.from) {
-            true => Ok(request),
-            false => Err(Refused::Stranger(request.from.to_string())),
-        });
-        if let Err(why) = &admitted {
-            self.complain(why);
+    /// Who sends a request with this head, if it is a peer, and for the first time. What the proof
+    /// does not cover is taken out of the head. Each kind of refusal is logged once.
+    pub fn admit(&self, head: &mut request::Parts) -> Result<Admitted, Refused> {
+        let admitted = self.check(head);
+        match &admitted {
+            Ok(_) => keep_only(&REQUEST_HEADERS, &mut head.headers),
+            // That is how a peer learns of this process.
+            Err(Refused::Stale { .. }) => {}
+            Err(why) => self.complain(why),
         }
         admitted
     }
 
-    /// Proves to the peer that the reply to its request is this node's.
-    pub fn sign(&self, reply: &mut HeaderMap, request: &Admitted) {
+    fn check(&self, head: &request::Parts) -> Result<Admitted, Refused> {
+        let credentials = self.credentials.as_ref().ok_or(Refused::Secret)?;
+        let request = credentials.check(head)?;
+        if !self.peers.contains(&request.from) {
+            return Err(Refused::Stranger(request.from.to_string()));
+        }
+        credentials.admit(request)
+    }
+
+    /// Tells the sender of a stale request what it needs to send it again.
+    pub fn greet(&self, reply: &mut HeaderMap, from: &NodeName, nonce: &str) {
         if let Some(credentials) = &self.credentials {
-            credentials.sign(reply, request);
+            credentials.greet(reply, from, nonce);
+        }
+    }
+
+    /// Proves to the peer that the reply to its request is this node's, and so is the body if this
+    /// is given.
+    pub fn sign(
+        &self,
+        request: &Admitted,
+        status: StatusCode,
+        reply: &mut HeaderMap,
+        body: Option<Content>,
+    ) {
+        if let Some(credentials) = &self.credentials {
+            credentials.sign(request, status, reply, body);
         }
     }
 

@@ -5,10 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -16,7 +16,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::warn;
 
-use super::credentials::{Credentials, Sent};
+use super::credentials::{Credentials, Sent, content_of};
+use super::proof::Content;
 use super::{Event, Knocks, Letter, MESSAGE_PATH};
 use crate::config::ServerUrl;
 use crate::model::{Beat, Message, NodeName};
@@ -128,6 +129,16 @@ impl Drop for Connection {
     }
 }
 
+/// What a peer says to a message.
+struct Reply {
+    status: StatusCode,
+    /// It is the peer's, as it is here.
+    proven: bool,
+    /// The peer could not take the message and has said what it needs: it takes it now.
+    is_greeting: bool,
+    body: Bytes,
+}
+
 /// Why a conversation ended.
 enum End {
     /// The connection broke, or the peer did not answer in time.
@@ -208,12 +219,16 @@ impl Link {
         connection: &mut Connection,
         message: Message,
     ) -> Result<Beat, End> {
-        let (request, asked) = self.request(message).map_err(|_| End::Broken)?;
-        let sent = connection.sender.send_request(request).await;
-        let mut response = sent.map_err(|_| End::Broken)?;
-        let status = response.status();
-        let proven = (self.credentials).is_reply_to(&asked, response.headers_mut());
-        let body = read(response).await.ok_or(End::Broken)?;
+        let mut reply = self.try_once(connection, message).await?;
+        if reply.is_greeting {
+            reply = self.try_once(connection, message).await?;
+        }
+        let Reply {
+            status,
+            proven,
+            body,
+            ..
+        } = reply;
         if status != StatusCode::OK {
             let said = String::from_utf8_lossy(&body).trim().to_owned();
             return Err(End::Unwelcome(format!("{status}: {said}")));
@@ -226,19 +241,42 @@ impl Link {
             .ok_or_else(|| End::Unwelcome("its reply is no beat of its own".into()))
     }
 
+    async fn try_once(
+        &mut self,
+        connection: &mut Connection,
+        message: Message,
+    ) -> Result<Reply, End> {
+        let (request, asked) = self.request(message).map_err(|_| End::Broken)?;
+        let sent = connection.sender.send_request(request).await;
+        let response = sent.map_err(|_| End::Broken)?;
+        let (head, body) = response.into_parts();
+        let (status, headers) = (head.status, head.headers);
+        let body = read(body).await.ok_or(End::Broken)?;
+        let proven = self.credentials.is_reply_to(&asked, status, &headers)
+            && content_of(&headers) == Some(Content::of(&body));
+        Ok(Reply {
+            is_greeting: self.credentials.learns(&asked, status, &headers),
+            status,
+            proven,
+            body,
+        })
+    }
+
     fn request(
         &mut self,
         message: Message,
     ) -> Result<(Request<Full<Bytes>>, Sent), hyper::http::Error> {
         let beat = self.beats.borrow_and_update().clone();
         let letter = serde_json::to_vec(&Letter { beat, message }).unwrap_or_default();
-        let mut request = Request::post(MESSAGE_PATH)
+        let (mut head, ()) = Request::post(MESSAGE_PATH)
             .header(HOST, self.peer.url.authority())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(Full::new(Bytes::from(letter)))?;
-        let headers = request.headers_mut();
-        let asked = self.credentials.write(headers, &self.peer.name);
-        Ok((request, asked))
+            .body(())?
+            .into_parts();
+        let content = Content::of(&letter);
+        let asked = self.credentials.write(&mut head, &self.peer.name, content);
+        let body = Full::new(Bytes::from(letter));
+        Ok((Request::from_parts(head, body), asked))
     }
 
     fn complain(&mut self, why: String) {
@@ -261,7 +299,7 @@ async fn connect(url: &ServerUrl) -> io::Result<Connection> {
     Ok(Connection { sender, task })
 }
 
-async fn read(response: Response<hyper::body::Incoming>) -> Option<Bytes> {
-    let body = Limited::new(response.into_body(), REPLY_BYTES_MAX);
+async fn read(body: Incoming) -> Option<Bytes> {
+    let body = Limited::new(body, REPLY_BYTES_MAX);
     Some(body.collect().await.ok()?.to_bytes())
 }

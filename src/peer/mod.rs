@@ -7,11 +7,14 @@ mod credentials;
 mod forward;
 mod inbox;
 mod link;
+mod proof;
+mod seen;
 
 pub use credentials::{Admitted, Credentials, Refused};
-pub use forward::{Envelope, ForwardError, Forwarder, Relayed};
+pub use forward::{Envelope, ForwardError, Forwarder, PROVEN_BYTES_MAX, Relayed};
 pub use inbox::Inbox;
 pub use link::{Links, Pace, Peer};
+pub use proof::{Content, REPLY_HEADERS, REQUEST_HEADERS};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -23,6 +23,20 @@ const CONFIRM_MAX: Duration = Duration::from_millis(100);
 const MAX_TIME_EXPIRED: i32 = 50;
 /// MongoDB's code for a user who exists.
 const USER_EXISTS: i32 = 51003;
+/// MongoDB's code for a role that exists.
+const ROLE_EXISTS: i32 = 51002;
+
+/// The role of nodes, in the database `admin`.
+pub const NODE_ROLE: &str = "drumlineNode";
+/// What a node does beside reading and writing: it reads the state of the set and of the sessions;
+/// ends the transactions of nodes and commands that have died; and helps over the loss of a member.
+const NODE_ROLES: [&str; 2] = ["readWriteAnyDatabase", "clusterMonitor"];
+const NODE_ACTIONS: [&str; 4] = [
+    "killAnySession",
+    "replSetStateChange",
+    "appendOplogNote",
+    "setParameter",
+];
 
 /// Why a member did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +228,45 @@ impl Member {
         }
     }
 
+    /// Makes the role of nodes, or gives it the rights that it has today.
+    pub async fn keep_node_role(&self) -> Result<(), AdminError> {
+        self.make_or_update("Role", node_role(), ROLE_EXISTS).await
+    }
+
+    /// Makes the user that nodes log in as, who may do what a node does; one who is there keeps his
+    /// password and may do no more from now on.
+    pub async fn keep_node_user(&self, login: Login<'_>) -> Result<(), AdminError> {
+        let user = doc! {
+            "name": login.user,
+            "pwd": login.password,
+            "roles": [{"role": NODE_ROLE, "db": "admin"}],
+        };
+        self.make_or_update("User", user, USER_EXISTS).await
+    }
+
+    async fn make_or_update(
+        &self,
+        what: &str,
+        mut content: Document,
+        exists: i32,
+    ) -> Result<(), AdminError> {
+        let name = content.remove("name").unwrap_or_default();
+        content.insert(
+            "writeConcern",
+            doc! {"w": "majority", "wtimeout": millis(CALL_MAX)},
+        );
+        let mut create = doc! {format!("create{what}"): name.clone()};
+        create.extend(content.clone());
+        match self.run(create).await {
+            Err(error) if error.code() == Some(exists) => {}
+            result => return result.map(drop),
+        }
+        content.remove("pwd");
+        let mut update = doc! {format!("update{what}"): name};
+        update.extend(content);
+        self.run(update).await.map(drop)
+    }
+
     /// Makes the first user, who may do everything, unless there is a user already. The localhost
     /// exception ends with the first user: then MongoDB refuses.
     pub async fn create_user(&self, login: Login<'_>) -> Result<(), AdminError> {
@@ -298,6 +351,19 @@ impl Member {
     }
 }
 
+/// The role of nodes, as MongoDB's commands take it but for the name of the command.
+fn node_role() -> Document {
+    let roles = NODE_ROLES.map(|role| doc! {"role": role, "db": "admin"});
+    doc! {
+        "name": NODE_ROLE,
+        "privileges": [{
+            "resource": {"cluster": true},
+            "actions": NODE_ACTIONS.to_vec(),
+        }],
+        "roles": roles.to_vec(),
+    }
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -344,6 +410,19 @@ mod tests {
             let told = Seed::parse(uri).unwrap_err();
             assert!(told.contains(lack) && !told.contains("secret"), "{told}");
         }
+    }
+
+    #[test]
+    fn the_documented_role_is_the_one_that_is_made() {
+        let page = include_str!("../../docs/nodes.md");
+        let (_, command) = page.split_once("db.adminCommand(").unwrap();
+        let (command, _) = command.split_once("})").unwrap();
+        let documented: serde_json::Value = serde_json::from_str(&format!("{command}}}")).unwrap();
+        let mut expected = doc! {"createRole": NODE_ROLE};
+        let mut role = node_role();
+        role.remove("name");
+        expected.extend(role);
+        assert_eq!(documented, serde_json::to_value(expected).unwrap());
     }
 
     #[test]

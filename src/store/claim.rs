@@ -278,7 +278,7 @@ impl Store {
         let claim = self.last_claim().await?;
         let claim = claim.filter(|claim| claim.get_i64("epoch").ok() == Some(epoch.0));
         match claim.as_ref().map(|claim| claim.get_array("lsid")) {
-            Some(Ok(ids)) => self.end_sessions(ids.clone()).await,
+            Some(Ok(ids)) => self.end_sessions_of_any(ids.clone()).await,
             _ => Ok(()),
         }
     }
@@ -300,10 +300,34 @@ impl Store {
         if ids.is_empty() {
             return Ok(());
         }
-        self.end_sessions(ids.clone()).await?;
+        self.end_sessions_of_any(ids.clone()).await?;
         let these = doc! { "q": {"_id": {"$in": ids}}, "limit": 0 };
         let delete = doc! { "delete": GUESTS, "deletes": [these] };
         self.run(&self.order, DATABASE, delete).await.map(drop)
+    }
+
+    /// Ends sessions whosever they are: who writes without a node may log in as another user, and
+    /// MongoDB takes a session's id alone for one of the caller's own.
+    async fn end_sessions_of_any(&self, ids: Vec<Bson>) -> Result<(), StoreError> {
+        if mutants::active(Mutant::SessionsLeftOpen) {
+            return Ok(());
+        }
+        // A user of a connection string who may not do this ends his own, as below.
+        let ended = async {
+            let found = self.run(&self.order, "admin", owners(&ids)).await?;
+            let found = found.get_document("cursor")?.get_array("firstBatch")?;
+            let found = found.iter().filter_map(Bson::as_document);
+            let whole: Vec<_> = found.filter_map(|session| session.get("_id")).collect();
+            if !whole.is_empty() {
+                let kill = doc! { "killSessions": whole };
+                self.run(&self.order, "admin", kill).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "sessions of other users are not ended");
+        }
+        self.end_sessions(ids).await
     }
 
     pub(super) async fn end_sessions(&self, ids: Vec<Bson>) -> Result<(), StoreError> {
@@ -313,6 +337,19 @@ impl Store {
         let ids: Vec<_> = ids.into_iter().map(|id| doc! { "id": id }).collect();
         let kill = doc! { "killSessions": ids };
         self.run(&self.order, "admin", kill).await.map(drop)
+    }
+}
+
+/// Asks for the whole names of sessions: MongoDB puts the user's beside the id.
+fn owners(ids: &[Bson]) -> Document {
+    doc! {
+        "aggregate": 1,
+        "pipeline": [
+            {"$listLocalSessions": {"allUsers": true}},
+            {"$match": {"_id.id": {"$in": ids}}},
+            {"$project": {"_id": 1}},
+        ],
+        "cursor": {"batchSize": i32::MAX},
     }
 }
 

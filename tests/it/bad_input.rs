@@ -387,7 +387,7 @@ fn post(target: &Target, action: &str, body: &[u8]) -> Vec<u8> {
 
 fn http(method_and_path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "{method_and_path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+        "{method_and_path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

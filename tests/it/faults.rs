@@ -6,6 +6,7 @@ mod messages;
 mod network;
 mod nodes;
 mod random;
+mod sniffed;
 mod up;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

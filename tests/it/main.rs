@@ -8,6 +8,7 @@
 mod support;
 
 mod bad_input;
+mod browser;
 mod causal;
 mod check;
 mod cli;
@@ -32,6 +33,7 @@ mod order;
 mod readme;
 mod reads;
 mod refusals;
+mod rights;
 mod status;
 mod takeover;
 mod types;

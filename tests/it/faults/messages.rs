@@ -33,7 +33,7 @@ fn nodes_with_another_secret_cluster_or_name_are_refused_and_logged_once() {
                 CLUSTER_NAME,
                 WRONG_SECRET,
                 "n1",
-                "the cluster secret is another one",
+                "the cluster secret is another one, or this node is of another version",
             ),
             (
                 "n2",

@@ -1,9 +1,14 @@
 //! A line between two processes that a test can cut, silence, or make one-way.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use super::eventually;
 
 /// Lines have a loopback address of their own: no outgoing connection takes a port there while the
 /// line is cut and its port is free.
@@ -26,6 +31,26 @@ pub enum Mode {
 pub struct Line {
     address: String,
     mode: watch::Sender<Mode>,
+    heard: Heard,
+}
+
+/// What was sent over each connection since somebody began to listen. It is heard also if it does not
+/// pass.
+#[derive(Debug, Clone, Default)]
+struct Heard(Arc<Mutex<Option<ByConnection>>>);
+
+/// By the port that the connection comes from.
+type ByConnection = BTreeMap<u16, Vec<u8>>;
+
+impl Heard {
+    fn note(&self, connection: u16, bytes: &[u8]) {
+        if let Some(heard) = self.0.lock().unwrap().as_mut() {
+            heard
+                .entry(connection)
+                .or_default()
+                .extend_from_slice(bytes);
+        }
+    }
 }
 
 impl Line {
@@ -33,8 +58,13 @@ impl Line {
         let listener = TcpListener::bind(ADDRESS).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (mode, modes) = watch::channel(Mode::Whole);
-        tokio::spawn(serve(listener, target.to_owned(), modes));
-        Self { address, mode }
+        let heard = Heard::default();
+        tokio::spawn(serve(listener, target.to_owned(), modes, heard.clone()));
+        Self {
+            address,
+            mode,
+            heard,
+        }
     }
 
     /// Where the line begins.
@@ -45,15 +75,42 @@ impl Line {
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
+
+    /// Cuts the line, and makes it whole when all its connections are gone with what they held back.
+    pub async fn lose_all(&self) {
+        self.set(Mode::Cut);
+        eventually("the connections of a line are gone", async || {
+            // That of the listener is left.
+            (self.mode.receiver_count() == 1).then_some(())
+        })
+        .await;
+        self.set(Mode::Whole);
+    }
+
+    /// Begins to listen to requests, anew if it did before.
+    pub fn listen(&self) {
+        *self.heard.0.lock().unwrap() = Some(BTreeMap::new());
+    }
+
+    /// The requests that were heard, by connection.
+    pub fn heard(&self) -> Vec<Vec<u8>> {
+        let heard = self.heard.0.lock().unwrap();
+        heard.iter().flat_map(BTreeMap::values).cloned().collect()
+    }
 }
 
-async fn serve(mut listener: TcpListener, target: String, mut modes: watch::Receiver<Mode>) {
+async fn serve(
+    mut listener: TcpListener,
+    target: String,
+    mut modes: watch::Receiver<Mode>,
+    heard: Heard,
+) {
     let address = listener.local_addr().unwrap();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (client, _) = accepted.unwrap();
-                tokio::spawn(carry(client, target.clone(), modes.clone()));
+                tokio::spawn(carry(client, target.clone(), modes.clone(), heard.clone()));
             }
             cut = until(&mut modes, |mode| mode == Mode::Cut) => {
                 drop(listener);
@@ -67,7 +124,7 @@ async fn serve(mut listener: TcpListener, target: String, mut modes: watch::Rece
 }
 
 /// One connection, until one side ends it or the line is cut.
-async fn carry(client: TcpStream, target: String, mut modes: watch::Receiver<Mode>) {
+async fn carry(client: TcpStream, target: String, mut modes: watch::Receiver<Mode>, heard: Heard) {
     let passes = |mode| !matches!(mode, Mode::Silent | Mode::Cut);
     let mut cut = modes.clone();
     let carried = async {
@@ -78,12 +135,13 @@ async fn carry(client: TcpStream, target: String, mut modes: watch::Receiver<Mod
             return;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let port = client.peer_addr().map_or(0, |address| address.port());
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let replies = |mode| mode == Mode::Whole;
         tokio::select! {
-            () = pump(from_client, to_server, modes.clone(), passes) => {}
-            () = pump(from_server, to_client, modes.clone(), replies) => {}
+            () = pump(from_client, to_server, modes.clone(), passes, |bytes| heard.note(port, bytes)) => {}
+            () = pump(from_server, to_client, modes.clone(), replies, |_| ()) => {}
         }
     };
     tokio::select! {
@@ -98,12 +156,14 @@ async fn pump(
     mut to: OwnedWriteHalf,
     mut modes: watch::Receiver<Mode>,
     passes: impl Fn(Mode) -> bool,
+    hear: impl Fn(&[u8]),
 ) {
     let mut bytes = vec![0; 1 << 16];
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else {
             return;
         };
+        hear(&bytes[..count]);
         // What was read when the line fell silent waits, as in a network that sends it again.
         if !until(&mut modes, &passes).await || to.write_all(&bytes[..count]).await.is_err() {
             return;

@@ -17,6 +17,7 @@ pub mod passing;
 pub mod processes;
 pub mod proxy;
 mod sandbox;
+pub mod sniffed;
 mod stand_in;
 mod terminal;
 pub mod transactions;
