@@ -9,13 +9,15 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 
 use super::apply::{self, Applied, Updates, stamped, update_bson};
 use super::batch::{Item, Session};
-use super::error::{DUPLICATE_KEY, StoreError};
+use super::codes::DUPLICATE_KEY;
+use super::error::StoreError;
 use super::reply::{count, first_write_error};
 use super::schema::STAMP_FIELD;
 use super::work::{Step, StepError, stamp_of};
 use crate::model::limits::TOUCHED_DOCUMENTS_MAX;
 use crate::model::request::encoded;
 use crate::model::{Answer, Namespace, NodeName, Refusal, Stamp, Update, Write};
+use crate::mutants::{self, Mutant};
 
 /// Runs a step and gives the result of each of its requests.
 pub async fn run(
@@ -158,7 +160,7 @@ impl Many<'_> {
             };
             let id = item.request.write.point().unwrap_or(&Bson::Null);
             let replacement = stamped(replacement, &stamp_of(item, self.node));
-            let old = before.get(&encoded(id));
+            let old = before.get(&identity(id));
             answers.push(Answer::Updated {
                 matched: old.is_some().into(),
                 modified: old
@@ -189,7 +191,7 @@ impl Many<'_> {
         let mut answers = Vec::new();
         for (at, item) in self.items.iter().enumerate() {
             let id = item.request.write.point().unwrap_or(&Bson::Null);
-            let exists = before.contains_key(&encoded(id));
+            let exists = before.contains_key(&identity(id));
             answers.push(Answer::Deleted {
                 deleted: exists.into(),
             });
@@ -241,7 +243,7 @@ impl Many<'_> {
             .query(self.namespace, apply::by_keys(ids), projection, limit);
         let mut by_id = BTreeMap::new();
         for document in query.await? {
-            by_id.insert(encoded(&apply::key_of(&document)?), document);
+            by_id.insert(identity(&apply::key_of(&document)?), document);
         }
         Ok(by_id)
     }
@@ -269,9 +271,15 @@ impl Many<'_> {
     /// Sends a command; `owner` tells which item a statement of it belongs to.
     async fn send(
         &mut self,
-        command: Document,
+        mut command: Document,
         owner: impl Fn(usize) -> Option<usize>,
     ) -> Result<Document, StepError> {
+        // An insert means the collection of this name, whichever it is.
+        if let Some(uuid) = self.session.relied_on(self.namespace)
+            && !command.contains_key("insert")
+        {
+            command.insert("collectionUUID", uuid);
+        }
         let reply = self
             .session
             .command(self.namespace.database(), command)
@@ -289,6 +297,16 @@ impl Many<'_> {
     }
 }
 
+/// A value as bytes that are the same for all that MongoDB holds equal to it, if it is exact.
+fn identity(id: &Bson) -> Vec<u8> {
+    match id {
+        Bson::Symbol(_) if mutants::active(Mutant::SymbolsApart) => {
+            doc! { "": id }.to_vec().unwrap_or_default()
+        }
+        id => encoded(id),
+    }
+}
+
 /// The refusal of an insert whose `_id` is taken, in MongoDB's words. The ids of one that is not
 /// refused are taken from then on.
 fn duplicate(
@@ -299,7 +317,7 @@ fn duplicate(
     let taken = taken?;
     let mut own = BTreeSet::new();
     for id in documents.iter().filter_map(|document| document.get("_id")) {
-        let key = encoded(id);
+        let key = identity(id);
         if taken.contains(&key) || !own.insert(key) {
             return Some(Refusal {
                 code: DUPLICATE_KEY,

@@ -17,7 +17,8 @@ use mongodb::options::{
 use mongodb::{Client, ClientSession, SessionCursor};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use super::error::{NOT_IN_TRANSACTION, StoreError};
+use super::codes::NOT_IN_TRANSACTION;
+use super::error::StoreError;
 use super::gate::{Gate, Place};
 use super::log::Tail;
 use super::nearest::only;
