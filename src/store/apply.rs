@@ -89,7 +89,10 @@ impl Target<'_> {
     ) -> Result<Applied, StoreError> {
         let keys = self.find_keys(filter, many).await?;
         if !keys.is_empty() {
-            let found = chosen(filter, &keys, is_positional(update));
+            let found = match many {
+                true if !varies_in(filter) => filter.clone(),
+                _ => chosen(filter, &keys, is_positional(update)),
+            };
             let mut user = doc! { "q": found, "u": update_bson(update) };
             let mut mark = doc! {
                 "q": by_keys(&keys),
@@ -102,17 +105,20 @@ impl Target<'_> {
             let reply = self.run_updates(vec![user, mark]).await?;
             // Both statements match the documents that were found, and the second one modifies each
             // of them.
-            let matched = reply.matched / 2;
+            let marked = i64::try_from(keys.len()).unwrap_or(i64::MAX);
             return Ok(Applied {
                 keys,
                 answer: Answer::Updated {
-                    matched,
-                    modified: reply.modified - matched,
+                    matched: reply.matched - marked,
+                    modified: reply.modified - marked,
                     upserted: None,
                 },
             });
         }
         if !upsert {
+            // MongoDB refuses an update that is wrong whether or not it finds a document.
+            let nothing = doc! { "q": {"_id": {"$in": []}}, "u": update_bson(update) };
+            self.run_updates(vec![nothing]).await?;
             return Ok(untouched());
         }
         let update = stamped_update(update, stamp);
@@ -296,7 +302,8 @@ pub fn by_keys(keys: &[Bson]) -> Document {
     }
 }
 
-/// The filter of a statement for the documents that were found. A positional operator refers to the
+/// The filter of a statement for one document that was found, or for those that a filter found which
+/// may find others now. A positional operator refers to the
 /// rest of the client's filter; else the keys say all.
 fn chosen(filter: &Document, keys: &[Bson], positional: bool) -> Document {
     match positional || mutants::active(Mutant::DrawnAgain) {

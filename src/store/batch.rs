@@ -18,7 +18,7 @@ use super::log::Tail;
 use super::merged;
 use super::schema::{DATABASE, Entry, LOG, LogDocument};
 use super::work::{Fault, Merging, Work};
-use super::{CALL_MAX, ORDER_CALLS_MAX, Store, work};
+use super::{CALL_MAX, ORDER_CALLS_MAX, Plain, Store, work};
 use crate::model::{BatchId, Epoch, Failure, Namespace, Position, Refusal, WriteRequest};
 use crate::mutants::{self, Mutant};
 
@@ -89,8 +89,8 @@ pub struct Session {
     committing: Option<Bson>,
     /// When the request that runs alone in a command has had its time.
     pub(super) until: Option<Instant>,
-    /// The collections without a collation that this run relies on, each with its UUID.
-    pub(super) plain: BTreeMap<Namespace, Bson>,
+    /// The collections without a collation that this run relies on.
+    pub(super) plain: BTreeMap<Namespace, Plain>,
     /// Set while inserts meet ids that are taken: then it is worth looking for them first.
     pub(super) careful: bool,
     /// Whether the look found one in this batch.

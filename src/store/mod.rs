@@ -122,6 +122,15 @@ struct Known {
     uuid: Option<Bson>,
     /// Whether it compares strings by a collation.
     collated: bool,
+    validated: bool,
+}
+
+/// A collection without a collation.
+#[derive(Debug, Clone)]
+struct Plain {
+    uuid: Bson,
+    /// Whether it had a validator. (It may have got one since: nothing that is stored relies on it.)
+    validated: bool,
 }
 
 impl Deref for Store {
@@ -238,11 +247,15 @@ impl Store {
         self.known().remove(namespace);
     }
 
-    /// The collection with its UUID, if it is known to have no collation.
-    fn plain_collection(&self, namespace: &Namespace) -> Option<(Namespace, Bson)> {
+    /// The collection, if it is known to have no collation.
+    fn plain_collection(&self, namespace: &Namespace) -> Option<(Namespace, Plain)> {
         let known = self.known();
         let found = known.get(namespace).filter(|found| !found.collated)?;
-        Some((namespace.clone(), found.uuid.clone()?))
+        let plain = Plain {
+            uuid: found.uuid.clone()?,
+            validated: found.validated,
+        };
+        Some((namespace.clone(), plain))
     }
 
     /// What a collection is like; `None` if there is none of this name.
@@ -255,10 +268,12 @@ impl Store {
         let found = batch.and_then(|batch| batch.first()?.as_document());
         Ok(found.map(|collection| {
             let part = |name| collection.get_document(name).ok();
+            let has = |option| part("options").is_some_and(|options| options.contains_key(option));
             Known {
                 // A view has none.
                 uuid: part("info").and_then(|info| info.get("uuid").cloned()),
-                collated: part("options").is_some_and(|options| options.contains_key("collation")),
+                collated: has("collation"),
+                validated: has("validator"),
             }
         }))
     }

@@ -63,8 +63,14 @@ impl Session {
     pub(super) fn relied_on(&self, namespace: &Namespace) -> Option<&Bson> {
         match mutants::active(Mutant::StaleCollation) {
             true => None,
-            false => self.plain.get(namespace),
+            false => self.plain.get(namespace).map(|plain| &plain.uuid),
         }
+    }
+
+    /// Whether a collection is known to have neither a collation nor a validator.
+    pub(super) fn is_free(&self, namespace: &Namespace) -> bool {
+        let plain = self.plain.get(namespace);
+        plain.is_some_and(|plain| !plain.validated)
     }
 
     /// Reads all that a query finds, in the form that MongoDB stores.

@@ -20,24 +20,28 @@ impl Reference {
         }
     }
 
-    /// Runs a request. All documents of an insert are inserted, or none.
+    /// Runs a request. Without a transaction one that is refused may be done in part.
     pub async fn run(&self, write: &Write) -> Result<Answer, Refusal> {
-        let Write::Insert { documents } = write else {
-            let reply = self.send(None, self.command(write)).await?;
-            return Ok(answer(write, &reply));
-        };
         let mut session = self.client.start_session().await.unwrap();
         session.start_transaction().await.unwrap();
-        let insert = doc! {"insert": self.collection, "documents": documents};
-        let inserted = self.send(Some(&mut session), insert).await;
-        match inserted {
+        let ran = self.send(&mut session, self.command(write)).await;
+        match ran {
             Ok(_) => session.commit_transaction().await.unwrap(),
             Err(_) => session.abort_transaction().await.unwrap(),
         }
-        let id = |document: &Document| document.get("_id").cloned().unwrap();
-        inserted.map(|_| Answer::Inserted {
-            ids: documents.iter().map(id).collect(),
-        })
+        ran.map(|reply| answer(write, &reply))
+    }
+
+    /// Whether MongoDB refuses the filter, whatever else is wrong with the request.
+    pub async fn refuses_filter(&self, write: &Write) -> bool {
+        let (Write::Update { filter, .. }
+        | Write::Replace { filter, .. }
+        | Write::Delete { filter, .. }) = write
+        else {
+            return false;
+        };
+        let find = doc! {"find": self.collection, "filter": filter};
+        self.database.run_command(find).await.is_err()
     }
 
     fn command(&self, write: &Write) -> Document {
@@ -75,14 +79,10 @@ impl Reference {
 
     async fn send(
         &self,
-        session: Option<&mut ClientSession>,
+        session: &mut ClientSession,
         command: Document,
     ) -> Result<Document, Refusal> {
-        let run = self.database.run_command(command);
-        let reply = match session {
-            Some(session) => run.session(session).await,
-            None => run.await,
-        };
+        let reply = self.database.run_command(command).session(session).await;
         let reply = reply.map_err(|error| match error.kind.as_ref() {
             ErrorKind::Command(refused) => refusal(refused.code, &refused.message),
             _ => panic!("{error:?}"),
@@ -107,6 +107,11 @@ fn refusal(code: i32, message: &str) -> Refusal {
 }
 
 fn answer(write: &Write, reply: &Document) -> Answer {
+    if let Write::Insert { documents } = write {
+        let id = |document: &Document| document.get("_id").cloned().unwrap();
+        let ids = documents.iter().map(id).collect();
+        return Answer::Inserted { ids };
+    }
     let number = |field: &str| {
         reply
             .get(field)
