@@ -12,6 +12,8 @@
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 
+#[path = "mutants/answers.rs"]
+mod answers;
 #[path = "mutants/log_cut.rs"]
 mod log_cut;
 #[path = "mutants/neighbours.rs"]
@@ -89,7 +91,7 @@ enum By {
 }
 
 /// Each mistake with the scenario that must show it.
-const PAIRS: [(Mutant, By, Scenario); 14] = [
+const PAIRS: [(Mutant, By, Scenario); 18] = [
     (Mutant::OneMemberAcknowledges, By::Checker, rolled_back),
     (Mutant::LocalReads, By::Checker, rolled_back),
     (Mutant::NoFence, By::Checker, frozen_and_succeeded),
@@ -120,6 +122,10 @@ const PAIRS: [(Mutant, By, Scenario); 14] = [
         neighbours::one_holds_up_all,
     ),
     (Mutant::NoProof, By::Scenario, log_cut::tried_again),
+    (Mutant::PassingErrorsKept, By::Scenario, answers::barred),
+    (Mutant::StaleCollation, By::Scenario, answers::compared),
+    (Mutant::SymbolsApart, By::Scenario, answers::compared),
+    (Mutant::DrawnAgain, By::Scenario, answers::compared),
 ];
 
 #[test]

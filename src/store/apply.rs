@@ -102,7 +102,21 @@ impl Target<'_> {
                 user.insert("multi", true);
                 mark.insert("multi", true);
             }
-            let reply = self.run_updates(vec![user, mark]).await?;
+            let statements = match update {
+                Update::Pipeline(stages) if rebuilds(stages) => {
+                    // It drops the stamp, which is no change of the client's. So the stamp is set
+                    // first, and set again in the client's own statement: what that modifies then is
+                    // the client's change.
+                    let stages = stages.iter().cloned().chain([stamp_last(stamp)]);
+                    user.insert("u", stages.collect::<Vec<_>>());
+                    mark.insert("u", vec![stamp_last(stamp)]);
+                    // The stamp may be in what the filter looks at.
+                    user.insert("q", by_keys(&keys));
+                    vec![mark, user]
+                }
+                _ => vec![user, mark],
+            };
+            let reply = self.run_updates(statements).await?;
             // Both statements match the documents that were found, and the second one modifies each
             // of them.
             let marked = i64::try_from(keys.len()).unwrap_or(i64::MAX);
@@ -385,6 +399,19 @@ fn is_positional(update: &Update) -> bool {
         fields.keys().map(String::as_str).chain(targets)
     });
     names.any(|name| name.split('.').any(|part| part == "$"))
+}
+
+/// Whether a pipeline makes a document anew, and so without the stamp.
+fn rebuilds(stages: &[Document]) -> bool {
+    let mut names = stages.iter().flat_map(Document::keys);
+    names.any(|name| matches!(name.as_str(), "$replaceWith" | "$replaceRoot" | "$project"))
+}
+
+/// The stage that sets the stamp as the last field, wherever it was before.
+fn stamp_last(stamp: &Stamp) -> Document {
+    let rest = doc! { "$unsetField": {"field": STAMP_FIELD, "input": "$$ROOT"} };
+    let mark = doc! { STAMP_FIELD: {"$literal": stamp.to_bson()} };
+    doc! { "$replaceWith": {"$mergeObjects": [rest, mark]} }
 }
 
 /// The update as MongoDB takes it.

@@ -315,7 +315,9 @@ pub fn class_of(code: i32) -> Class {
         None => Class::Vague,
     };
     match class {
-        Class::Passing | Class::Vague if mutants::active(Mutant::PassingErrorsKept) => {
+        Class::Passing | Class::Vague | Class::Ground
+            if mutants::active(Mutant::PassingErrorsKept) =>
+        {
             Class::Request
         }
         class => class,

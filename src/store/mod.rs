@@ -31,6 +31,7 @@ mod repair;
 mod reply;
 mod schema;
 mod statement;
+mod stored;
 mod survey;
 mod topology;
 mod work;

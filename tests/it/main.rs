@@ -29,6 +29,7 @@ mod limits;
 mod log_faults;
 mod namesake;
 mod neighbours;
+mod odd;
 mod order;
 mod readme;
 mod reads;

@@ -1,12 +1,14 @@
 //! The same requests through a sequencer and by the plain driver, in the order of their stamps: what
 //! each is told, and what they leave behind, must be the same.
 
+mod barred;
 mod draw;
 mod reference;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use drumline::model::{Answer, Namespace, Outcome, Refusal, Update, Write};
 
+pub use barred::barred_for_a_while;
 pub use draw::{Dice, Kind, ids};
 use reference::Reference;
 
