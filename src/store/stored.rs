@@ -18,11 +18,11 @@ const BINARY_HEAD: usize = 5;
 /// of the old subtype whose inner length is wrong is given with all its bytes.
 pub fn whole(stored: &RawDocument) -> Result<Document, Error> {
     let mut document = Document::new();
-    fields(stored, |key, value| insert(&mut document, key, value))?;
+    fields(stored, &mut |key, value| insert(&mut document, key, value))?;
     Ok(document)
 }
 
-fn fields(stored: &RawDocument, mut take: impl FnMut(&str, Bson)) -> Result<(), Error> {
+fn fields(stored: &RawDocument, take: &mut dyn FnMut(&str, Bson)) -> Result<(), Error> {
     // After the document's own length.
     let mut at = 4;
     for element in stored.iter_elements() {
@@ -35,9 +35,12 @@ fn fields(stored: &RawDocument, mut take: impl FnMut(&str, Bson)) -> Result<(), 
             Ok(RawBsonRef::Document(inner)) => Bson::Document(whole(inner)?),
             Ok(RawBsonRef::Array(inner)) => {
                 let mut values = Vec::new();
-                fields(RawDocument::from_bytes(inner.as_bytes())?, |_, value| {
-                    values.push(value);
-                })?;
+                fields(
+                    RawDocument::from_bytes(inner.as_bytes())?,
+                    &mut |_, value| {
+                        values.push(value);
+                    },
+                )?;
                 Bson::Array(values)
             }
             Ok(RawBsonRef::JavaScriptCodeWithScope(code)) => {

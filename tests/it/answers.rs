@@ -24,7 +24,7 @@ fn each_answer_is_the_drivers_whatever_the_ids_the_collection_and_the_neighbours
     Runtime::new().unwrap().block_on(async {
         let inside = Inside::patient(&cluster.info.mongodb_uri).await;
         let rounds = usize::try_from(rounds).unwrap();
-        must_agree(&compare(&inside, &mut Dice(seed), rounds).await);
+        must_agree(&compare(&inside, &mut Dice(seed), rounds, 1).await);
     });
 }
 

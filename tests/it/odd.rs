@@ -209,6 +209,11 @@ fn values(stored: &RawDocument) -> Vec<(String, Value)> {
             Ok(RawBsonRef::JavaScriptCodeWithScope(code)) => {
                 json!({"$code": code.code, "$scope": canonical(code.scope)})
             }
+            Ok(RawBsonRef::Double(number)) if number.is_nan() => json!({"$numberDouble": "NaN"}),
+            // The shortest text that reads back as the same.
+            Ok(RawBsonRef::Double(number)) if number.is_finite() => {
+                json!({"$numberDouble": format!("{number:?}")})
+            }
             Ok(value) => Bson::try_from(value).unwrap().into_canonical_extjson(),
             Err(_) => {
                 assert_eq!(element.element_type(), ElementType::Binary);

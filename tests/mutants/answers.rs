@@ -18,7 +18,7 @@ fn the_comparison() {
     let cluster = Cluster::start(&SMALL);
     Runtime::new().unwrap().block_on(async {
         let inside = Inside::patient(&cluster.info.mongodb_uri).await;
-        must_agree(&compare(&inside, &mut Dice(SEED), 1).await);
+        must_agree(&compare(&inside, &mut Dice(SEED), 1, 3).await);
     });
 }
 

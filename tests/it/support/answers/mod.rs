@@ -51,18 +51,19 @@ pub struct Found {
     pub differences: Vec<String>,
 }
 
-/// Compares batches of each two kinds, in a collection that is dropped and made anew before each,
-/// by another program and often of another nature; then each kind alone.
-pub async fn compare(inside: &Inside, dice: &mut Dice, rounds: usize) -> Found {
+/// Compares batches of two kinds each, in a collection that is dropped and made anew before each,
+/// by another program and often of another nature; then each kind alone. A round has a batch of each
+/// `every`-th pair of kinds.
+pub async fn compare(inside: &Inside, dice: &mut Dice, rounds: usize, every: usize) -> Found {
     let mut both = Both::new(inside).await;
+    let kinds = Kind::ALL.into_iter().enumerate();
+    let pairs = kinds.flat_map(|(at, one)| Kind::ALL[at..].iter().map(move |other| [one, *other]));
+    let pairs: Vec<_> = pairs.step_by(every).collect();
     for _ in 0..rounds {
-        for (at, one) in Kind::ALL.into_iter().enumerate() {
-            for other in &Kind::ALL[at..] {
-                let kinds = [one, *other];
-                let nature = dice.of(&NATURES);
-                let writes = (0..BATCH).map(|_| dice.of(&kinds).draw(dice)).collect();
-                both.batch(nature, writes, dice).await;
-            }
+        for kinds in &pairs {
+            let nature = dice.of(&NATURES);
+            let writes = (0..BATCH).map(|_| dice.of(kinds).draw(dice)).collect();
+            both.batch(nature, writes, dice).await;
         }
         for kind in Kind::ALL {
             let nature = dice.of(&NATURES);
