@@ -43,6 +43,14 @@ pub enum Mutant {
     UnprovenBodies,
     /// A peer's message is taken as often as it comes.
     RepeatedMessages,
+    /// An error of MongoDB's that passes is a request's answer for good.
+    PassingErrorsKept,
+    /// A collection is taken for the one that was met first, whatever has become of it since.
+    StaleCollation,
+    /// A symbol and a string of the same text are taken for two values.
+    SymbolsApart,
+    /// A filter that draws lots is asked again when its documents are known.
+    DrawnAgain,
 }
 
 /// Whether this process is to make the mistake.

@@ -12,6 +12,8 @@
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 
+#[path = "mutants/answers.rs"]
+mod answers;
 #[path = "mutants/log_cut.rs"]
 mod log_cut;
 #[path = "mutants/neighbours.rs"]
@@ -91,7 +93,7 @@ enum By {
 }
 
 /// Each mistake with the scenario that must show it.
-const PAIRS: [(Mutant, By, Scenario); 17] = [
+const PAIRS: [(Mutant, By, Scenario); 21] = [
     (Mutant::OneMemberAcknowledges, By::Checker, rolled_back),
     (Mutant::LocalReads, By::Checker, rolled_back),
     (Mutant::NoFence, By::Checker, frozen_and_succeeded),
@@ -129,6 +131,10 @@ const PAIRS: [(Mutant, By, Scenario); 17] = [
     (Mutant::NoProof, By::Scenario, log_cut::tried_again),
     (Mutant::UnprovenBodies, By::Scenario, sniffed::changed),
     (Mutant::RepeatedMessages, By::Scenario, sniffed::sent_again),
+    (Mutant::PassingErrorsKept, By::Scenario, answers::barred),
+    (Mutant::StaleCollation, By::Scenario, answers::compared),
+    (Mutant::SymbolsApart, By::Scenario, answers::compared),
+    (Mutant::DrawnAgain, By::Scenario, answers::compared),
 ];
 
 #[test]

@@ -11,6 +11,10 @@ use serde_json::error::Category;
 use super::{integers, types};
 use crate::model::limits::NESTING_DEPTH_MAX;
 
+/// How deep a reply nests at most: MongoDB holds 200 levels, and a reply and the objects that stand for
+/// values add a few.
+const STORED_DEPTH_MAX: usize = 220;
+
 /// Programs on some systems begin a text file with it; to JSON it says nothing.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -38,6 +42,10 @@ pub fn reply(json: &[u8]) -> Result<Document, String> {
 
 fn read_object(json: &[u8], strictness: Strictness) -> Result<Document, String> {
     let mut reader = serde_json::Deserializer::from_slice(json);
+    if strictness == Strictness::Keep {
+        // MongoDB holds documents that nest deeper than a parser's own bound, and than ours.
+        reader.disable_recursion_limit();
+    }
     let read = reader
         .deserialize_any(Object(strictness))
         .and_then(|document| reader.end().map(|()| document));
@@ -209,12 +217,16 @@ impl<'p> Place<'p> {
         }
     }
 
-    fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
-        if self.depth <= NESTING_DEPTH_MAX {
+    fn check_depth<E: serde::de::Error>(&self, strictness: Strictness) -> Result<(), E> {
+        let most = match strictness {
+            Strictness::Refuse => NESTING_DEPTH_MAX,
+            Strictness::Keep => STORED_DEPTH_MAX,
+        };
+        if self.depth <= most {
             return Ok(());
         }
         Err(E::custom(format!(
-            "a value nests deeper than {NESTING_DEPTH_MAX} levels"
+            "a value nests deeper than {most} levels"
         )))
     }
 }
@@ -310,7 +322,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bson, A::Error> {
-        self.0.check_depth()?;
+        self.0.check_depth(self.1)?;
         let mut values = Vec::new();
         while let Some(value) = seq.next_element_seed(self.below(Step::Index(values.len())))? {
             values.push(value);
@@ -319,7 +331,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Bson, A::Error> {
-        self.0.check_depth()?;
+        self.0.check_depth(self.1)?;
         let document = read_map(map, Some(&self.0), self.1)?;
         if !document.keys().any(|key| key.starts_with('$')) {
             return Ok(Bson::Document(document));

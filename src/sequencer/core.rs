@@ -249,6 +249,7 @@ impl<P: Clone> Core<P> {
             Ran::Committed { count } => self.settle(count, out),
             Ran::Refused { index, refusal } => self.refused(index, refusal, out),
             Ran::Contended { first, count } => self.contended(first, count, out),
+            Ran::Barred { index } => self.barred(index, out),
             Ran::Held { index, refusal } => self.held(index, refusal, out),
             Ran::Oversized => self.oversized(out),
             Ran::Clash => {

@@ -474,7 +474,7 @@ impl World {
         }
         let count = batch.slots.len();
         let index = self.draw(count as u64) as usize;
-        match self.draw(8) {
+        match self.draw(9) {
             0 => doubt,
             1 if batch.slots[index].refused.is_none() => Ran::Refused {
                 index,
@@ -484,6 +484,7 @@ impl World {
                 first: index,
                 count: 1 + self.draw((count - index) as u64) as usize,
             },
+            4 => Ran::Barred { index },
             5 => Ran::Held {
                 index,
                 refusal: refusal(),

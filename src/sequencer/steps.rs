@@ -61,9 +61,11 @@ pub enum Ran {
     Committed { count: usize },
     /// MongoDB refused this request, and with it the transaction: nothing was done.
     Refused { index: usize, refusal: Refusal },
-    /// Another program's lock is in the way of these requests, or of some of them: nothing was
-    /// done.
+    /// Another program's lock, or something else that passes, is in the way of these requests, or of
+    /// some of them: nothing was done.
     Contended { first: usize, count: usize },
+    /// The servers do not let the nodes do what this request asks for: nothing was done.
+    Barred { index: usize },
     /// This request ran longer than its bound: nothing was done. If it was alone already, the
     /// refusal is its answer.
     Held { index: usize, refusal: Refusal },
@@ -138,8 +140,11 @@ pub enum Reject {
     IdReused,
     /// The log was changed behind the nodes. Not done.
     LogFault,
-    /// Another program held a document of this request for too long. Not done.
+    /// Another program held a document of this request for too long, or something else did not
+    /// pass. Not done.
     Contended,
+    /// The servers do not let the nodes do it. Not done.
+    Barred,
     /// The caller waited no longer while the request still stood in the queue. Not done.
     Expired,
     /// The caller waited no longer while the request was running. Done or not: unknown.

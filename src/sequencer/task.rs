@@ -116,6 +116,8 @@ enum Found {
     Nothing,
     Entries(Vec<Entry>),
     Seen(Vec<(usize, Seen)>),
+    /// Why a request cannot be done now.
+    Obstacle(Failure),
 }
 
 /// The end of a piece of work.
@@ -337,7 +339,14 @@ impl Task {
                 Ran::Committed { count }
             }
             Ok(Run::Refused { index, refusal }) => Ran::Refused { index, refusal },
-            Ok(Run::Contended { first, count }) => Ran::Contended { first, count },
+            Ok(Run::Contended { first, count, why }) => {
+                self.found = Found::Obstacle(why);
+                Ran::Contended { first, count }
+            }
+            Ok(Run::Barred { index, why }) => {
+                self.found = Found::Obstacle(why);
+                Ran::Barred { index }
+            }
             Ok(Run::Held { index, refusal }) => Ran::Held { index, refusal },
             Ok(Run::Oversized) => Ran::Oversized,
             Err(StoreError::Repeated) => Ran::Doubt { repeated: true },
@@ -397,6 +406,10 @@ impl Task {
                     StoreError::Log(fault).into_failure()
                 })
             }
+            Reject::Contended | Reject::Barred => match &self.found {
+                Found::Obstacle(failure) => failure.clone(),
+                _ => Failure::Unavailable("see the node's log".into()),
+            },
             why => failure_of(why),
         }
     }
@@ -556,9 +569,8 @@ fn failure_of(why: Reject) -> Failure {
         Reject::ClockAhead => Failure::clock_too_far_ahead(),
         Reject::ClockAtEnd => Failure::clock_at_its_end(),
         Reject::IdReused => Failure::IdReused,
-        Reject::Contended => Failure::Unavailable(
-            "another program holds a document of this request in a transaction".into(),
-        ),
+        // The task knows more of these.
+        Reject::Contended | Reject::Barred => Failure::Unavailable("see the node's log".into()),
         Reject::Expired => Failure::Unavailable("the request did not get its turn in time".into()),
         Reject::Unknown => Failure::Unknown,
     }

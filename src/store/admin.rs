@@ -9,7 +9,7 @@ use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::options::{ClientOptions, ConnectionString, Credential, HostInfo, ServerAddress};
 
-use super::error::UNAUTHORIZED;
+use super::codes::{MAX_TIME_EXPIRED, UNAUTHORIZED};
 use super::hello::HelloReply;
 pub use super::hello::Role;
 
@@ -20,7 +20,6 @@ const ALREADY_INITIALIZED: i32 = 23;
 /// How long a changed configuration is waited for.
 const CONFIRM_MAX: Duration = Duration::from_millis(100);
 /// MongoDB's code for a command whose time was up.
-const MAX_TIME_EXPIRED: i32 = 50;
 /// MongoDB's code for a user who exists.
 const USER_EXISTS: i32 = 51003;
 /// MongoDB's code for a role that exists.

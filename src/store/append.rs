@@ -5,7 +5,8 @@
 
 use bson::{Document, doc};
 
-use super::error::{DUPLICATE_KEY, StoreError};
+use super::codes::DUPLICATE_KEY;
+use super::error::StoreError;
 use super::reply::{count, first_write_error};
 use super::schema::{LOG, LogDocument, REQUEST_IDS, batch_to_bson};
 use crate::model::{BatchId, Position};

@@ -89,7 +89,11 @@ impl Target<'_> {
     ) -> Result<Applied, StoreError> {
         let keys = self.find_keys(filter, many).await?;
         if !keys.is_empty() {
-            let mut user = doc! { "q": narrowed(filter, &keys), "u": update_bson(update) };
+            let found = match many {
+                true if !varies_in(filter) => filter.clone(),
+                _ => chosen(filter, &keys, is_positional(update)),
+            };
+            let mut user = doc! { "q": found, "u": update_bson(update) };
             let mut mark = doc! {
                 "q": by_keys(&keys),
                 "u": {"$set": {STAMP_FIELD: stamp.to_bson()}},
@@ -98,23 +102,41 @@ impl Target<'_> {
                 user.insert("multi", true);
                 mark.insert("multi", true);
             }
-            let reply = self.run_updates(vec![user, mark]).await?;
-            // Both statements match the same documents, and the second modifies each of them.
-            let matched = reply.matched / 2;
+            let statements = match update {
+                Update::Pipeline(stages) if rebuilds(stages) => {
+                    // It drops the stamp, which is no change of the client's. So the stamp is set
+                    // first, and set again in the client's own statement: what that modifies then is
+                    // the client's change.
+                    let stages = stages.iter().cloned().chain([stamp_last(stamp)]);
+                    user.insert("u", stages.collect::<Vec<_>>());
+                    mark.insert("u", vec![stamp_last(stamp)]);
+                    // The stamp may be in what the filter looks at.
+                    user.insert("q", by_keys(&keys));
+                    vec![mark, user]
+                }
+                _ => vec![user, mark],
+            };
+            let reply = self.run_updates(statements).await?;
+            // Both statements match the documents that were found, and the second one modifies each
+            // of them.
+            let marked = i64::try_from(keys.len()).unwrap_or(i64::MAX);
             return Ok(Applied {
                 keys,
                 answer: Answer::Updated {
-                    matched,
-                    modified: reply.modified - matched,
+                    matched: reply.matched - marked,
+                    modified: reply.modified - marked,
                     upserted: None,
                 },
             });
         }
         if !upsert {
+            // MongoDB refuses an update that is wrong whether or not it finds a document.
+            let nothing = doc! { "q": {"_id": {"$in": []}}, "u": update_bson(update) };
+            self.run_updates(vec![nothing]).await?;
             return Ok(untouched());
         }
         let update = stamped_update(update, stamp);
-        self.upsert(filter, update).await
+        self.upsert(&missing(filter), update).await
     }
 
     async fn replace(
@@ -128,13 +150,13 @@ impl Target<'_> {
         let found = self.find(filter, doc! {}, 1).await?;
         let Some(before) = found.first() else {
             return match upsert {
-                true => self.upsert(filter, replacement.into()).await,
+                true => self.upsert(&missing(filter), replacement.into()).await,
                 false => Ok(untouched()),
             };
         };
         let keys = vec![key_of(before)?];
         let modified = !same_content(before, &replacement);
-        let statement = doc! { "q": narrowed(filter, &keys), "u": replacement };
+        let statement = doc! { "q": chosen(filter, &keys, false), "u": replacement };
         self.run_updates(vec![statement]).await?;
         Ok(Applied {
             keys,
@@ -294,13 +316,102 @@ pub fn by_keys(keys: &[Bson]) -> Document {
     }
 }
 
-/// The filter, held to the documents that it is known to match. The rest of it stays, since
-/// positional operators refer to it.
+/// The filter of a statement for one document that was found, or for those that a filter found which
+/// may find others now. A positional operator refers to the
+/// rest of the client's filter; else the keys say all.
+fn chosen(filter: &Document, keys: &[Bson], positional: bool) -> Document {
+    match positional || mutants::active(Mutant::DrawnAgain) {
+        true => narrowed(filter, keys),
+        false => by_keys(keys),
+    }
+}
+
+/// The filter, held to the documents that it is known to match. What another run of it may answer
+/// otherwise is left out.
 fn narrowed(filter: &Document, keys: &[Bson]) -> Document {
     let mut narrowed = by_keys(keys);
-    let rest = filter.iter().filter(|(key, _)| *key != "_id");
-    narrowed.extend(rest.map(|(key, value)| (key.clone(), value.clone())));
+    let mut rest: Vec<(String, Bson)> = Vec::new();
+    for (key, value) in filter {
+        match value {
+            _ if key == "_id" => {}
+            Bson::Array(parts) if key == "$and" && varies(value) => {
+                let lasting = parts.iter().filter(|part| !varies(part)).cloned();
+                let lasting: Vec<Bson> = lasting.collect();
+                if !lasting.is_empty() {
+                    rest.push((key.clone(), lasting.into()));
+                }
+            }
+            _ if key == SAMPLE_RATE || varies(value) => {
+                if mutants::active(Mutant::DrawnAgain) {
+                    rest.push((key.clone(), value.clone()));
+                }
+            }
+            _ => rest.push((key.clone(), value.clone())),
+        }
+    }
+    narrowed.extend(rest);
     narrowed
+}
+
+/// The filter of an upsert that found nothing: it must not find something now.
+fn missing(filter: &Document) -> Document {
+    if !varies_in(filter) {
+        return filter.clone();
+    }
+    // A condition beside the others, so that MongoDB still takes fields of the new document from it.
+    doc! { "$and": [filter, {"$nor": [{}]}] }
+}
+
+const SAMPLE_RATE: &str = "$sampleRate";
+
+/// Whether a part of a filter may answer otherwise when it runs once more: it draws lots, or looks at
+/// the clock.
+fn varies(value: &Bson) -> bool {
+    match value {
+        Bson::Document(part) => varies_in(part),
+        Bson::Array(parts) => parts.iter().any(varies),
+        Bson::String(text) => {
+            let names = |variable: &str| {
+                let rest = text.strip_prefix(variable);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            names("$$NOW") || names("$$CLUSTER_TIME")
+        }
+        _ => false,
+    }
+}
+
+fn varies_in(filter: &Document) -> bool {
+    let drawn = |key: &str| key == SAMPLE_RATE || key == "$rand";
+    filter
+        .iter()
+        .any(|(key, value)| drawn(key) || varies(value))
+}
+
+/// Whether an update names array elements by what the filter found (`a.$`).
+fn is_positional(update: &Update) -> bool {
+    let Update::Operators(operators) = update else {
+        return false;
+    };
+    let fields = operators.values().filter_map(Bson::as_document);
+    let mut names = fields.flat_map(|fields| {
+        let targets = fields.values().filter_map(Bson::as_str);
+        fields.keys().map(String::as_str).chain(targets)
+    });
+    names.any(|name| name.split('.').any(|part| part == "$"))
+}
+
+/// Whether a pipeline makes a document anew, and so without the stamp.
+fn rebuilds(stages: &[Document]) -> bool {
+    let mut names = stages.iter().flat_map(Document::keys);
+    names.any(|name| matches!(name.as_str(), "$replaceWith" | "$replaceRoot" | "$project"))
+}
+
+/// The stage that sets the stamp as the last field, wherever it was before.
+fn stamp_last(stamp: &Stamp) -> Document {
+    let rest = doc! { "$unsetField": {"field": STAMP_FIELD, "input": "$$ROOT"} };
+    let mark = doc! { STAMP_FIELD: {"$literal": stamp.to_bson()} };
+    doc! { "$replaceWith": {"$mergeObjects": [rest, mark]} }
 }
 
 /// The update as MongoDB takes it.
@@ -372,6 +483,36 @@ mod tests {
         let filter = doc! {"_id": {"$gt": 1}, "marks": {"$lt": 5}};
         let narrow = narrowed(&filter, &[Bson::Int32(7)]);
         assert_eq!(narrow, doc! {"_id": {"$eq": 7}, "marks": {"$lt": 5}});
+    }
+
+    #[test]
+    fn what_may_answer_otherwise_is_not_asked_twice() {
+        let drawn = doc! {"$lt": [{"$rand": {}}, 0.5]};
+        let late = doc! {"$gt": ["$at", "$$NOW"]};
+        let keys = [Bson::Int32(7)];
+        let kept = doc! {"_id": {"$eq": 7}, "marks": 5};
+        for varying in [
+            doc! {"marks": 5, "$sampleRate": 0.5},
+            doc! {"marks": 5, "$expr": &drawn},
+            doc! {"marks": 5, "$expr": &late},
+            doc! {"marks": 5, "$or": [{"$expr": {"$and": [&late]}}, {"a": 1}]},
+        ] {
+            assert_eq!(narrowed(&varying, &keys), kept, "{varying}");
+            assert_ne!(missing(&varying), varying);
+        }
+        let both = doc! {"$and": [{"marks": 5}, {"$expr": drawn}]};
+        let one = doc! {"_id": {"$eq": 7}, "$and": [{"marks": 5}]};
+        assert_eq!(narrowed(&both, &keys), one);
+        let lasting = doc! {"a": "$$NOWHERE", "b": {"$lt": 1}};
+        assert_eq!(missing(&lasting), lasting);
+    }
+
+    #[test]
+    fn a_positional_operator_is_seen_wherever_it_stands() {
+        let positional = |update| is_positional(&Update::Operators(update));
+        assert!(positional(doc! {"$inc": {"marks.$": 1}}));
+        assert!(positional(doc! {"$set": {"a.$.b": 1}}));
+        assert!(!positional(doc! {"$set": {"a.$[].b": 1, "c$": 2}}));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use mongodb::options::ServerAddress;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::error::UNAUTHORIZED;
+use super::codes::UNAUTHORIZED;
 use super::hello::{HelloReply, Role};
 use super::members::{members, run, sync_source};
 use super::{Store, StoreError, within};

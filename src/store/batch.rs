@@ -1,8 +1,9 @@
 //! One batch as one transaction: the requests' changes and the log document, or nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, doc};
 use mongodb::error::{Error as DriverError, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 use mongodb::options::{ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession};
@@ -11,28 +12,24 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::append::{self, Last};
-use super::error::{DUPLICATE_KEY, StoreError};
-use super::gate::ABANDONED_MAX;
+use super::codes::{DUPLICATE_KEY, TRANSACTION_TOO_LARGE, TRANSACTION_TOO_LARGE_FOR_CACHE};
+use super::error::StoreError;
 use super::left::Left;
 use super::log::Tail;
 use super::merged;
-use super::reply::first_write_error;
 use super::schema::{DATABASE, Entry, LOG, LogDocument};
 use super::work::{Fault, Merging, Work};
-use super::{CALL_MAX, ORDER_CALLS_MAX, Store, work};
-use crate::model::limits::REQUEST_RUN_MAX;
-use crate::model::{BatchId, Epoch, Namespace, Position, Refusal, WriteRequest};
+use super::{CALL_MAX, ORDER_CALLS_MAX, Plain, Store, work};
+use crate::model::{BatchId, Epoch, Failure, Namespace, Position, Refusal, WriteRequest};
 use crate::mutants::{self, Mutant};
 
 /// How often a commit of unknown result is sent again before the position is looked at instead.
 const COMMIT_TRIES_MAX: u32 = 3;
+/// How often in a run it is learnt again what a collection is like. After that nothing is relied on.
+const RENEWED_MAX: u32 = 3;
 
 /// How many sessions a claim names: so many calls may be left without an end before more are noted.
 const SESSIONS: usize = 8;
-/// How much longer than its bound a request is waited for: MongoDB looks at the clock now and then.
-const HELD_GRACE: Duration = Duration::from_millis(250);
-/// MongoDB takes 0 for no bound.
-const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// A request with its place in the batch.
 #[derive(Debug, Clone)]
@@ -59,9 +56,16 @@ pub enum Run {
     Committed(Vec<Entry>),
     /// Nothing was done, because of this request.
     Refused { index: usize, refusal: Refusal },
-    /// Nothing was done: another program's lock is in the way of these requests, or of some of
-    /// them.
-    Contended { first: usize, count: usize },
+    /// Nothing was done: another program's lock, or something else that passes, is in the way of
+    /// these requests, or of some of them.
+    Contended {
+        first: usize,
+        count: usize,
+        /// What a caller is told that does not wait for it any longer.
+        why: Failure,
+    },
+    /// Nothing was done: the servers do not let the nodes do what this request asks for.
+    Barred { index: usize, why: Failure },
     /// Nothing was done, and nothing will be: this request ran longer than its bound.
     Held { index: usize, refusal: Refusal },
     /// Nothing was done: MongoDB does not take the log document of so many requests.
@@ -86,7 +90,9 @@ pub struct Session {
     /// The session that was left while it committed: its end is to be made sure of.
     committing: Option<Bson>,
     /// When the request that runs alone in a command has had its time.
-    until: Option<Instant>,
+    pub(super) until: Option<Instant>,
+    /// The collections without a collation that this run relies on.
+    pub(super) plain: BTreeMap<Namespace, Plain>,
     /// Set while inserts meet ids that are taken: then it is worth looking for them first.
     pub(super) careful: bool,
     /// Whether the look found one in this batch.
@@ -130,6 +136,7 @@ impl Store {
             last: None,
             committing: None,
             until: None,
+            plain: BTreeMap::new(),
             careful: false,
             duplicates: false,
         })
@@ -188,15 +195,39 @@ impl Session {
         items: &[Item<'_>],
         bound: Duration,
     ) -> Result<Run, StoreError> {
-        let ran = match self.try_run(place, items, Merging::Neighbours, bound).await {
-            // Nothing was done. One command a request tells what a command for many did not.
-            Err(Fault::Ambiguous) => self.try_run(place, items, Merging::Nothing, bound).await,
-            ran => ran,
-        };
-        ran.map_err(|fault| match fault {
-            Fault::Store(error) => error,
-            Fault::Ambiguous => StoreError::Damaged("a reply does not fit its command".into()),
-        })
+        let mut merging = Merging::Neighbours;
+        let mut renewed = 0;
+        loop {
+            return match self.try_run(place, items, merging, bound).await {
+                Ok(run) => Ok(run),
+                // Nothing was done. One command a request tells what a command for many did not.
+                Err(Fault::Ambiguous) if merging == Merging::Neighbours => {
+                    merging = Merging::Nothing;
+                    continue;
+                }
+                Err(Fault::Ambiguous) => Err(StoreError::Damaged(
+                    "a reply does not fit its command".into(),
+                )),
+                Err(Fault::Store(StoreError::Renewed)) => {
+                    renewed += 1;
+                    self.learn_again(items, renewed < RENEWED_MAX).await;
+                    continue;
+                }
+                Err(Fault::Store(error)) => Err(error),
+            };
+        }
+    }
+
+    /// A collection of these requests was dropped and made anew. What is not known of one is not
+    /// relied on, so it is right to go on without knowing it, only slower.
+    async fn learn_again(&self, items: &[Item<'_>], look: bool) {
+        let namespaces: BTreeSet<_> = items.iter().map(|item| &item.request.namespace).collect();
+        for namespace in namespaces {
+            self.store.forget(namespace);
+            if look && let Err(error) = self.store.learn(namespace).await {
+                debug!(%error, %namespace, "a collection is not known for now");
+            }
+        }
     }
 
     async fn try_run(
@@ -224,8 +255,11 @@ impl Session {
         self.begin().await?;
         self.duplicates = false;
         let node = self.store.node.clone();
-        let collated = |namespace: &Namespace| self.store.is_collated(namespace);
-        let mut work = Work::new(items, merging, collated);
+        self.plain = (items.iter())
+            .filter_map(|item| self.store.plain_collection(&item.request.namespace))
+            .collect();
+        let plain = |namespace: &Namespace| self.plain.contains_key(namespace);
+        let mut work = Work::new(items, merging, plain);
         while let Some(step) = work.next_step() {
             self.until = work.is_bounded(&step).then(|| Instant::now() + bound);
             match merged::run(self, &step, items, &node).await {
@@ -249,6 +283,7 @@ impl Session {
         let entries = work.into_entries();
         match self.append_to_log(place, &entries).await {
             Err(StoreError::Refused(refusal)) => return oversized(items, refusal),
+            Err(error) if items.len() > 1 && is_too_large(&error) => return Ok(Run::Oversized),
             inserted => inserted?,
         }
         if mutants::active(Mutant::ReplyBeforeCommit) {
@@ -297,89 +332,9 @@ impl Session {
         buried.map(drop)
     }
 
-    /// Runs a statement of one request; a write error in the reply is an error here.
-    pub(super) async fn statement(
-        &mut self,
-        database: &str,
-        command: Document,
-    ) -> Result<Document, StoreError> {
-        let reply = self.command(database, command).await?;
-        match first_write_error(&reply) {
-            Some(error) => Err(StoreError::from_write_error(error)),
-            None => Ok(reply),
-        }
-    }
-
-    pub(super) async fn command(
-        &mut self,
-        database: &str,
-        mut command: Document,
-    ) -> Result<Document, StoreError> {
-        let left = self.time_left();
-        // MongoDB takes 0 for no bound.
-        let time_ms = i64::try_from(left.as_millis().max(1)).unwrap_or(i64::MAX);
-        command.insert("maxTimeMS", time_ms);
-        let database = database.to_owned();
-        // The server ends a statement that is merely slow; this bound is for one that is gone, or
-        // in an expression that MongoDB does not interrupt.
-        let time = left + self.grace();
-        let run = |client: Client, mut session: ClientSession| async move {
-            let database = client.database(&database);
-            let command = database.run_command(command);
-            let reply = command.session(&mut session).await;
-            (session, reply)
-        };
-        self.on_session(time, run).await
-    }
-
-    /// Reads all that a query finds, in the form that MongoDB stores.
-    pub(super) async fn query(
-        &mut self,
-        namespace: &Namespace,
-        filter: Document,
-        projection: Document,
-        limit: i64,
-    ) -> Result<Vec<RawDocumentBuf>, StoreError> {
-        let left = self.time_left();
-        let namespace = namespace.clone();
-        let batch = u32::try_from(limit).unwrap_or(u32::MAX);
-        let run = move |client: Client, mut session: ClientSession| async move {
-            let database = client.database(namespace.database());
-            let collection = database.collection::<RawDocumentBuf>(namespace.collection());
-            let find = collection.find(filter).projection(projection).limit(limit);
-            let find = find.batch_size(batch).max_time(left.max(LEAST_TIME));
-            let found = async {
-                let mut cursor = find.session(&mut session).await?;
-                let mut found = Vec::new();
-                while cursor.advance(&mut session).await? {
-                    found.push(cursor.current().to_owned());
-                }
-                Ok(found)
-            };
-            let found = found.await;
-            (session, found)
-        };
-        let time = left + self.grace();
-        self.on_session(time, run).await
-    }
-
-    fn time_left(&self) -> Duration {
-        self.until.map_or(REQUEST_RUN_MAX, |until| {
-            until.saturating_duration_since(Instant::now())
-        })
-    }
-
-    fn grace(&self) -> Duration {
-        match self.until {
-            Some(_) if mutants::active(Mutant::NothingIsLeft) => ABANDONED_MAX,
-            Some(_) => HELD_GRACE,
-            None => CALL_MAX,
-        }
-    }
-
     /// Makes a call on the current session. If it does not come back in time, or another member
     /// becomes primary, the session is left to it, and killed.
-    async fn on_session<T, F>(
+    pub(super) async fn on_session<T, F>(
         &mut self,
         time: Duration,
         call: impl FnOnce(Client, ClientSession) -> F,
@@ -546,6 +501,12 @@ impl Session {
             debug!(%error, "an abort was not answered");
         }
     }
+}
+
+/// Whether MongoDB has no room for so large a transaction.
+fn is_too_large(error: &StoreError) -> bool {
+    let codes = [TRANSACTION_TOO_LARGE, TRANSACTION_TOO_LARGE_FOR_CACHE];
+    error.code().is_some_and(|code| codes.contains(&code))
 }
 
 /// What the refusal of a log document means. A lone request gets it for its own; where even the

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::batch::{Place, Session};
-use super::error::{DUPLICATE_KEY, StoreError};
+use super::codes::DUPLICATE_KEY;
+use super::error::StoreError;
 use super::fault::LogFault;
 use super::log::Tail;
 use super::reply::first_write_error;

@@ -6,10 +6,17 @@ use bson::Document;
 use mongodb::error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, WriteFailure};
 use thiserror::Error as ThisError;
 
+use super::codes::{
+    self, Class, ILLEGAL_OPERATION, INTERRUPTED_BY_STATE_CHANGE, MAX_TIME_EXPIRED,
+    NOT_IN_TRANSACTION, SNAPSHOT_UNAVAILABLE, VALIDATION_FAILURE,
+};
 use super::fault::LogFault;
 use crate::model::limits::REQUEST_RUN_MAX;
 use crate::model::policy::STAMP_FIELD;
 use crate::model::{Failure, Refusal};
+
+/// Labels of an error that MongoDB gives when it has too much to do.
+const OVERLOAD_LABELS: [&str; 2] = ["RetryableError", "SystemOverloadedError"];
 
 /// A call to MongoDB that failed.
 #[derive(Debug, Clone, ThisError)]
@@ -30,6 +37,20 @@ pub enum StoreError {
     /// Another transaction holds a document that the call needs. Nothing was done.
     #[error("another transaction is in the way")]
     Contended,
+    /// MongoDB cannot do it at the moment, for a reason that does not lie in the request. Nothing was
+    /// done.
+    #[error("MongoDB cannot do it at the moment: {} ({}, {})", .0.message, .0.name, .0.code)]
+    Passing(Refusal),
+    /// MongoDB said no, and whether that passes is not known. Nothing was done.
+    #[error("MongoDB failed: {} ({}, {})", .0.message, .0.name, .0.code)]
+    Vague(Refusal),
+    /// MongoDB said no because of a right, a setting or the kind of server that it is. Nothing was
+    /// done.
+    #[error("the servers are not fit for it: {} ({}, {})", .0.message, .0.name, .0.code)]
+    Ground(Refusal),
+    /// The collection is another than the one that was met before. Nothing was done.
+    #[error("a collection was dropped and made anew")]
+    Renewed,
     /// The unique index over request ids refused: a request of this batch is in the log.
     #[error("a request id stands in the log already")]
     Repeated,
@@ -53,27 +74,6 @@ pub enum StoreError {
     Damaged(String),
 }
 
-/// Codes of a server whose role or state changed: the request itself may be fine.
-/// (NotWritablePrimary, its variants, interruptions such as that by killSessions, shutdowns,
-/// network and time-out codes.)
-const STATE_CODES: [i32; 21] = [
-    6, 7, 46, 64, 89, 91, 133, 134, 189, 202, 244, 251, 262, 9001, 10058, 10107, 11600, 11601,
-    11602, 13435, 13436,
-];
-/// For a user who may not do what is asked.
-pub(super) const UNAUTHORIZED: i32 = 13;
-const INTERRUPTED: i32 = 11602;
-/// WriteConflict and LockTimeout: another transaction has written a document, or another operation
-/// has locked a collection, or waits for its lock.
-const IN_THE_WAY: [i32; 2] = [112, 24];
-const OUT_OF_DISK_SPACE: i32 = 14_031;
-const SNAPSHOT_UNAVAILABLE: i32 = 246;
-const ILLEGAL_OPERATION: i32 = 20;
-pub(super) const NOT_IN_TRANSACTION: i32 = 263;
-pub(super) const MAX_TIME_EXPIRED: i32 = 50;
-const VALIDATION_FAILURE: i32 = 121;
-pub(super) const DUPLICATE_KEY: i32 = 11000;
-
 impl StoreError {
     /// A failure while the connection string was read. Only the driver's own words about its form
     /// are kept.
@@ -88,12 +88,23 @@ impl StoreError {
         }
     }
 
-    /// MongoDB's code, if it refused.
+    /// MongoDB's code, if it said no.
     pub fn code(&self) -> Option<i32> {
         match self {
-            Self::Refused(refusal) => Some(refusal.code),
+            Self::Refused(refusal)
+            | Self::Passing(refusal)
+            | Self::Vague(refusal)
+            | Self::Ground(refusal) => Some(refusal.code),
             _ => None,
         }
+    }
+
+    /// Nothing was done, and a later try may succeed: the request waits, others need not.
+    pub(super) const fn passes(&self) -> bool {
+        matches!(
+            self,
+            Self::Contended | Self::Passing(_) | Self::Vague(_) | Self::Ground(_)
+        )
     }
 
     /// MongoDB stopped it when its time was over.
@@ -112,13 +123,25 @@ impl StoreError {
                 code: refusal.code,
                 name: refusal.name,
             },
+            Self::Vague(refusal) | Self::Ground(refusal) => Failure::ReadRefused {
+                code: refusal.code,
+                name: refusal.name,
+                message: refusal.message,
+            },
+            Self::Passing(refusal) => {
+                Failure::Unavailable(format!("{}, {}", refusal.name, refusal.code))
+            }
             Self::TimedOut(_) => Failure::Unavailable("it did not answer in time".into()),
             Self::Crowded(_) => Failure::Busy,
-            Self::SnapshotGone => Failure::Stale("a collection has just changed".into()),
+            Self::SnapshotGone | Self::Renewed => {
+                Failure::Stale("a collection has just changed".into())
+            }
             Self::DiskFull => {
                 Failure::Unavailable("its primary's disk is full: make room there".into())
             }
-            Self::Contended => Failure::Unavailable("a document is locked".into()),
+            Self::Contended => Failure::Unavailable(
+                "another program holds a document of this request in a transaction".into(),
+            ),
             Self::Unavailable(_) => Failure::Unavailable("no primary, or no connection".into()),
             Self::Log(fault) => Failure::LogFault(fault.to_string()),
             Self::ConnectionString(_) | Self::Repeated | Self::Unproven | Self::Damaged(_) => {
@@ -137,19 +160,21 @@ impl From<StoreError> for Failure {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        match refusal_of(&error) {
-            Some(refusal) if IN_THE_WAY.contains(&refusal.code) => return Self::Contended,
-            Some(refusal) if for_capped(&refusal) || refusal.code == SNAPSHOT_UNAVAILABLE => {
-                return Self::from_refusal(refusal);
+        let refusal = refusal_of(&error);
+        // A label of the whole transaction says less than these codes do.
+        let telling = |refusal: &Refusal| {
+            let class = codes::class_of(refusal.code);
+            for_capped(refusal) || matches!(class, Class::Locked | Class::Snapshot)
+        };
+        let transient = error.contains_label(TRANSIENT_TRANSACTION_ERROR);
+        match refusal {
+            Some(refusal) if !transient || telling(&refusal) => {
+                let overloaded = OVERLOAD_LABELS
+                    .iter()
+                    .any(|label| error.contains_label(label));
+                Self::from_refusal(refusal, overloaded)
             }
-            _ => {}
-        }
-        if error.contains_label(TRANSIENT_TRANSACTION_ERROR) {
-            return Self::Unavailable(short(&error));
-        }
-        match refusal_of(&error) {
-            Some(refusal) => Self::from_refusal(refusal),
-            None => Self::Unavailable(short(&error)),
+            _ => Self::Unavailable(short(&error)),
         }
     }
 }
@@ -158,32 +183,32 @@ impl StoreError {
     /// Mutant: that the primary changed under a commit is taken for its failure.
     pub(super) fn taking_interruption_for_refusal(error: Error) -> Self {
         match refusal_of(&error) {
-            Some(refusal) if refusal.code == INTERRUPTED => Self::Refused(refusal),
+            Some(refusal) if refusal.code == INTERRUPTED_BY_STATE_CHANGE => Self::Refused(refusal),
             _ => error.into(),
         }
     }
 
-    fn from_refusal(refusal: Refusal) -> Self {
+    /// `overloaded`: MongoDB's labels say that it passes, whatever the code says.
+    fn from_refusal(refusal: Refusal, overloaded: bool) -> Self {
         if for_capped(&refusal) {
             return Self::Refused(Refusal {
                 code: NOT_IN_TRANSACTION,
-                name: "OperationNotSupportedInTransaction".into(),
+                name: codes::name_of(NOT_IN_TRANSACTION),
                 ..refusal
             });
         }
-        if IN_THE_WAY.contains(&refusal.code) {
-            return Self::Contended;
+        match codes::class_of(refusal.code) {
+            Class::Request | Class::Vague if overloaded => Self::Passing(refusal),
+            Class::Request => Self::Refused(refusal),
+            Class::Passing => Self::Passing(refusal),
+            Class::Locked => Self::Contended,
+            Class::Snapshot => Self::SnapshotGone,
+            Class::Renewed => Self::Renewed,
+            Class::Unknown => Self::Unavailable(format!("{} ({})", refusal.name, refusal.code)),
+            Class::Ground => Self::Ground(refusal),
+            Class::Disk => Self::DiskFull,
+            Class::Vague => Self::Vague(refusal),
         }
-        if refusal.code == SNAPSHOT_UNAVAILABLE {
-            return Self::SnapshotGone;
-        }
-        if refusal.code == OUT_OF_DISK_SPACE {
-            return Self::DiskFull;
-        }
-        if STATE_CODES.contains(&refusal.code) {
-            return Self::Unavailable(format!("{} ({})", refusal.name, refusal.code));
-        }
-        Self::Refused(refusal)
     }
 
     /// Reads an element of `writeErrors` in a command's reply.
@@ -193,7 +218,7 @@ impl StoreError {
             name: name_of(error),
             message: explained(error),
         };
-        Self::from_refusal(refusal)
+        Self::from_refusal(refusal, false)
     }
 }
 
@@ -221,26 +246,12 @@ pub(super) fn ran_too_long(what_then: &str) -> String {
     )
 }
 
-/// Write errors carry no name of their code in MongoDB's reply; the frequent ones get it here.
+/// The name that the reply gives, else that of the table.
 fn name_of(error: &Document) -> String {
-    if let Ok(name) = error.get_str("codeName") {
-        return name.to_owned();
+    match error.get_str("codeName") {
+        Ok(name) => name.to_owned(),
+        Err(_) => codes::name_of(error.get_i32("code").unwrap_or_default()),
     }
-    match error.get_i32("code").unwrap_or_default() {
-        DUPLICATE_KEY => "DuplicateKey",
-        2 => "BadValue",
-        9 => "FailedToParse",
-        14 => "TypeMismatch",
-        28 => "PathNotViable",
-        40 => "ConflictingUpdateOperators",
-        52 => "DollarPrefixedFieldName",
-        66 => "ImmutableField",
-        121 => "DocumentValidationFailure",
-        NOT_IN_TRANSACTION => "OperationNotSupportedInTransaction",
-        10334 => "BSONObjectTooLarge",
-        _ => "WriteError",
-    }
-    .to_owned()
 }
 
 /// MongoDB has several codes for a capped collection in a snapshot or a transaction. One of them is
@@ -278,15 +289,63 @@ fn short(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::failure::Retry;
     use bson::doc;
 
     #[test]
     fn a_full_disk_is_no_refusal_of_the_request_and_is_told_as_what_it_is() {
-        let error = doc! {"code": OUT_OF_DISK_SPACE, "errmsg": "available disk space"};
+        let error = doc! {"code": 14_031, "errmsg": "available disk space"};
         let error = StoreError::from_write_error(&error);
         assert!(matches!(error, StoreError::DiskFull), "{error:?}");
         let told = error.into_failure();
         assert!(matches!(&told, Failure::Unavailable(_)), "{told:?}");
         assert!(told.to_string().contains("disk is full"), "{told}");
+    }
+
+    #[test]
+    fn each_code_of_the_table_is_judged_by_its_class() {
+        for (code, name, class) in codes::tests::all() {
+            let told = doc! {"code": code, "errmsg": "why"};
+            let error = StoreError::from_write_error(&told);
+            let as_expected = match class {
+                Class::Request => matches!(error, StoreError::Refused(_)),
+                Class::Passing => matches!(error, StoreError::Passing(_)),
+                Class::Locked => matches!(error, StoreError::Contended),
+                Class::Snapshot => matches!(error, StoreError::SnapshotGone),
+                Class::Renewed => matches!(error, StoreError::Renewed),
+                Class::Unknown => matches!(error, StoreError::Unavailable(_)),
+                Class::Ground => matches!(error, StoreError::Ground(_)),
+                Class::Disk => matches!(error, StoreError::DiskFull),
+                Class::Vague => matches!(error, StoreError::Vague(_)),
+            };
+            assert!(as_expected, "{name}: {error:?}");
+            // Only what may be stored as an answer is told as one for good.
+            let stored = matches!(error, StoreError::Refused(_));
+            assert_eq!(stored, class == Class::Request, "{name}");
+            let retry = error.into_failure().retry();
+            let again = matches!(
+                class,
+                Class::Passing
+                    | Class::Locked
+                    | Class::Snapshot
+                    | Class::Renewed
+                    | Class::Unknown
+                    | Class::Disk
+            );
+            let expected = if again { Retry::Safe } else { Retry::Never };
+            assert_eq!(retry, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_mongodb_says_is_too_much_at_the_moment_passes_whatever_its_code() {
+        let refusal = Refusal {
+            code: 31_034,
+            name: "Location31034".into(),
+            message: "why".into(),
+        };
+        let passes = |overloaded| StoreError::from_refusal(refusal.clone(), overloaded).passes();
+        assert!(passes(true));
+        assert!(!passes(false));
     }
 }

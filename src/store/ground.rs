@@ -4,7 +4,7 @@
 use bson::{Bson, Document};
 use thiserror::Error as ThisError;
 
-use super::error::UNAUTHORIZED;
+use super::codes::UNAUTHORIZED;
 use super::hello::{HelloReply, Role};
 use super::schema::{DATABASE, GUESTS, LOG, NODES};
 

@@ -24,6 +24,9 @@ use crate::model::{
 /// The pause before the next attempt, when another append came first.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How long something that passes is waited for, before the caller is told that nothing was done.
+const PASSING_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// Runs requests on the replica set without a node.
 #[derive(Debug)]
 pub struct Guest {
@@ -101,6 +104,7 @@ impl Guest {
         request: &WriteRequest,
     ) -> Result<Outcome, Failure> {
         let mut refused: Option<(Position, Refusal)> = None;
+        let begun = Instant::now();
         loop {
             self.register(session).await?;
             let tail = self.tail().await?;
@@ -130,7 +134,10 @@ impl Guest {
                     refused = Some((place.position, refusal));
                     continue;
                 }
-                Ok(Run::Contended { .. } | Run::Oversized) => {}
+                // Nothing was done, and it may pass yet.
+                Ok(Run::Contended { .. }) if begun.elapsed() < PASSING_WAIT_MAX => {}
+                Ok(Run::Contended { why, .. } | Run::Barred { why, .. }) => return Err(why),
+                Ok(Run::Oversized) => {}
                 Err(StoreError::Unproven) => self.store.survey().await?,
                 Err(StoreError::Repeated) => {
                     if let Some(outcome) = self.replay(request).await? {

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::batch::{Place, Session};
-use super::error::{MAX_TIME_EXPIRED, StoreError};
+use super::codes::MAX_TIME_EXPIRED;
+use super::error::StoreError;
 use super::fault::LogFault;
 use super::schema::{DATABASE, Entry, LogDocument, NODES, batch_of, stamp};
 use super::{Store, log_of};

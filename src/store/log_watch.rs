@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::error::{DUPLICATE_KEY, StoreError};
+use super::codes::{DUPLICATE_KEY, NAMESPACE_NOT_FOUND};
+use super::error::StoreError;
 use super::fault::LogFault;
 use super::log::{Tail, plain};
 use super::reply::first_write_error;
@@ -28,7 +29,6 @@ const FAULT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long MongoDB may count the log's documents: a million take about half a second.
 const COUNT_MAX: Duration = Duration::from_secs(30);
 /// What MongoDB says where a collection or its database does not exist.
-const NAMESPACE_NOT_FOUND: i32 = 26;
 
 /// A point that the log had come to, with everything that must not go back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -331,12 +331,14 @@ impl Store {
         }
         warn!("an index of the log is missing; it is made anew");
         self.prepare().await.map_err(|error| match error {
-            StoreError::Refused(refusal) => StoreError::Log(LogFault::NoIndex {
-                why: match refusal.code {
-                    DUPLICATE_KEY => "an id stands in it twice".into(),
-                    _ => refusal.message,
-                },
-            }),
+            StoreError::Refused(refusal) | StoreError::Ground(refusal) => {
+                StoreError::Log(LogFault::NoIndex {
+                    why: match refusal.code {
+                        DUPLICATE_KEY => "an id stands in it twice".into(),
+                        _ => refusal.message,
+                    },
+                })
+            }
             other => other,
         })
     }

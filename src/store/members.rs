@@ -11,7 +11,7 @@ use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria, ServerAdd
 use mongodb::{Client, ServerType};
 use tracing::info;
 
-use super::error::UNAUTHORIZED;
+use super::codes::UNAUTHORIZED;
 use super::gate::Gate;
 use super::hello::{HelloReply, Role};
 use super::log::Tail;

@@ -9,13 +9,15 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 
 use super::apply::{self, Applied, Updates, stamped, update_bson};
 use super::batch::{Item, Session};
-use super::error::{DUPLICATE_KEY, StoreError};
+use super::codes::DUPLICATE_KEY;
+use super::error::StoreError;
 use super::reply::{count, first_write_error};
 use super::schema::STAMP_FIELD;
 use super::work::{Step, StepError, stamp_of};
 use crate::model::limits::TOUCHED_DOCUMENTS_MAX;
 use crate::model::request::encoded;
 use crate::model::{Answer, Namespace, NodeName, Refusal, Stamp, Update, Write};
+use crate::mutants::{self, Mutant};
 
 /// Runs a step and gives the result of each of its requests.
 pub async fn run(
@@ -98,7 +100,9 @@ impl Many<'_> {
     /// The ids of these inserts that are taken already, if it is worth a look: a duplicate that is
     /// known beforehand costs nothing, one that MongoDB finds costs the whole transaction.
     async fn taken_ids(&mut self) -> Result<Option<BTreeSet<Vec<u8>>>, StepError> {
-        if !self.session.careful {
+        // With a collation MongoDB says more of an id that is taken than is known here, and a validator
+        // may refuse the document before.
+        if !self.session.careful || !self.session.is_free(self.namespace) {
             return Ok(None);
         }
         let documents = self
@@ -108,7 +112,8 @@ impl Many<'_> {
                 Write::Insert { documents } => Some(documents),
                 _ => None,
             });
-        let ids: Vec<_> = documents.flat_map(|own| apply::keys_of(own)).collect();
+        let ids = documents.flat_map(|own| apply::keys_of(own));
+        let ids: Vec<_> = ids.filter(|id| shown(id).is_some()).collect();
         let found = self.find_ids(&ids, doc! {"_id": 1}).await?;
         Ok(Some(found.into_keys().collect()))
     }
@@ -158,7 +163,7 @@ impl Many<'_> {
             };
             let id = item.request.write.point().unwrap_or(&Bson::Null);
             let replacement = stamped(replacement, &stamp_of(item, self.node));
-            let old = before.get(&encoded(id));
+            let old = before.get(&identity(id));
             answers.push(Answer::Updated {
                 matched: old.is_some().into(),
                 modified: old
@@ -189,7 +194,7 @@ impl Many<'_> {
         let mut answers = Vec::new();
         for (at, item) in self.items.iter().enumerate() {
             let id = item.request.write.point().unwrap_or(&Bson::Null);
-            let exists = before.contains_key(&encoded(id));
+            let exists = before.contains_key(&identity(id));
             answers.push(Answer::Deleted {
                 deleted: exists.into(),
             });
@@ -241,7 +246,7 @@ impl Many<'_> {
             .query(self.namespace, apply::by_keys(ids), projection, limit);
         let mut by_id = BTreeMap::new();
         for document in query.await? {
-            by_id.insert(encoded(&apply::key_of(&document)?), document);
+            by_id.insert(identity(&apply::key_of(&document)?), document);
         }
         Ok(by_id)
     }
@@ -269,9 +274,15 @@ impl Many<'_> {
     /// Sends a command; `owner` tells which item a statement of it belongs to.
     async fn send(
         &mut self,
-        command: Document,
+        mut command: Document,
         owner: impl Fn(usize) -> Option<usize>,
     ) -> Result<Document, StepError> {
+        // An insert means the collection of this name, whichever it is.
+        if let Some(uuid) = self.session.relied_on(self.namespace)
+            && !command.contains_key("insert")
+        {
+            command.insert("collectionUUID", uuid);
+        }
         let reply = self
             .session
             .command(self.namespace.database(), command)
@@ -289,37 +300,49 @@ impl Many<'_> {
     }
 }
 
-/// The refusal of an insert whose `_id` is taken, in MongoDB's words. The ids of one that is not
-/// refused are taken from then on.
+/// A value as bytes that are the same for all that MongoDB holds equal to it, if it is exact.
+fn identity(id: &Bson) -> Vec<u8> {
+    match id {
+        Bson::Symbol(_) if mutants::active(Mutant::SymbolsApart) => {
+            doc! { "": id }.to_vec().unwrap_or_default()
+        }
+        id => encoded(id),
+    }
+}
+
+/// The refusal of an insert whose first `_id` is taken, in MongoDB's words. The ids of one that is not
+/// refused are taken from then on. What is wrong with a later document MongoDB finds itself: something
+/// else may be wrong with one before it.
 fn duplicate(
     namespace: &Namespace,
     documents: &[Document],
     taken: Option<&mut BTreeSet<Vec<u8>>>,
 ) -> Option<Refusal> {
     let taken = taken?;
-    let mut own = BTreeSet::new();
-    for id in documents.iter().filter_map(|document| document.get("_id")) {
-        let key = encoded(id);
-        if taken.contains(&key) || !own.insert(key) {
-            return Some(Refusal {
-                code: DUPLICATE_KEY,
-                name: "DuplicateKey".into(),
-                message: format!(
-                    "E11000 duplicate key error collection: {namespace} index: _id_ dup key: {{ _id: {} }}",
-                    shown(id)
-                ),
-            });
-        }
+    let ids = || documents.iter().filter_map(|document| document.get("_id"));
+    let first = ids().next().filter(|id| taken.contains(&identity(id)));
+    if let Some(shown) = first.and_then(shown) {
+        return Some(Refusal {
+            code: DUPLICATE_KEY,
+            name: "DuplicateKey".into(),
+            message: format!(
+                "E11000 duplicate key error collection: {namespace} index: _id_ dup key: {{ _id: {shown} }}"
+            ),
+        });
     }
-    taken.extend(own);
+    taken.extend(ids().map(identity));
     None
 }
 
-/// A value as MongoDB's error texts show it.
-fn shown(id: &Bson) -> String {
+/// An `_id` as MongoDB's error texts show it, if that is sure, and sure to equal none of another type.
+fn shown(id: &Bson) -> Option<String> {
+    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
     match id {
-        Bson::ObjectId(id) => format!("ObjectId('{id}')"),
-        other => other.to_string(),
+        Bson::ObjectId(id) => Some(format!("ObjectId('{id}')")),
+        Bson::String(text) if text.len() <= 100 && text.chars().all(is_plain) => {
+            Some(format!("\"{text}\""))
+        }
+        _ => None,
     }
 }
 

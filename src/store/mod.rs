@@ -9,6 +9,7 @@ mod apply;
 mod assist;
 mod batch;
 mod claim;
+mod codes;
 mod direct;
 mod error;
 mod fault;
@@ -30,6 +31,8 @@ mod read;
 mod repair;
 mod reply;
 mod schema;
+mod statement;
+mod stored;
 mod survey;
 mod topology;
 mod work;
@@ -39,12 +42,13 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::options::{ClientOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession, Collection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::model::{Failure, Namespace, NodeName};
+use codes::NAMESPACE_EXISTS;
 use gate::Gate;
 use nearest::Nearest;
 
@@ -73,6 +77,9 @@ const SELECTION_MAX: Duration = Duration::from_secs(3);
 const MEMBER_HEARTBEAT: Duration = Duration::from_secs(1);
 /// How many known collections are remembered; past that the memory is begun anew.
 const KNOWN_COLLECTIONS_MAX: usize = 10_000;
+/// How long a new collection is waited for while something that passes keeps it from being made.
+const CREATE_WAIT_MAX: Duration = Duration::from_secs(2);
+const CREATE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many calls may run at the same time, a kind. What keeps the order going (batches, claims,
 /// looks) has connections that no read can take. Among them are calls that were left and have not
@@ -107,8 +114,26 @@ pub struct Shared {
     primary: topology::Primary,
     /// What is known of the log.
     memory: log_watch::Memory,
-    /// The collections met before, and whether they have a collation.
-    known: Mutex<BTreeMap<Namespace, bool>>,
+    /// The collections met before, and what they are like.
+    known: Mutex<BTreeMap<Namespace, Known>>,
+}
+
+/// What a collection was like when it was met. Another of its name may stand there by now: whoever
+/// relies on it names the collection by its UUID.
+#[derive(Debug, Clone)]
+struct Known {
+    uuid: Option<Bson>,
+    /// Whether it compares strings by a collation.
+    collated: bool,
+    validated: bool,
+}
+
+/// A collection without a collation.
+#[derive(Debug, Clone)]
+struct Plain {
+    uuid: Bson,
+    /// Whether it had a validator. (It may have got one since: nothing that is stored relies on it.)
+    validated: bool,
 }
 
 impl Deref for Store {
@@ -188,29 +213,56 @@ impl Store {
             return Ok(());
         }
         if makes {
-            self.create(namespace.database(), namespace.collection())
-                .await?;
+            self.create_soon(namespace).await?;
         }
-        let Some(collated) = self.look_for_collation(namespace).await? else {
+        Ok(self.learn(namespace).await?)
+    }
+
+    /// Creates a collection. What passes (its database is being dropped, say) is waited for a while.
+    async fn create_soon(&self, namespace: &Namespace) -> Result<(), StoreError> {
+        let until = Instant::now() + CREATE_WAIT_MAX;
+        loop {
+            let created = self.create(namespace.database(), namespace.collection());
+            match created.await {
+                Err(error) if error.passes() && Instant::now() < until => {
+                    self.pause(CREATE_PAUSE).await;
+                }
+                created => return created,
+            }
+        }
+    }
+
+    /// Looks what a collection is like, if there is one.
+    async fn learn(&self, namespace: &Namespace) -> Result<(), StoreError> {
+        let Some(found) = self.look_at(namespace).await? else {
             return Ok(());
         };
         let mut known = self.known();
         if known.len() >= KNOWN_COLLECTIONS_MAX {
             known.clear();
         }
-        known.insert(namespace.clone(), collated);
+        known.insert(namespace.clone(), found);
         Ok(())
     }
 
-    /// Whether a collection is known to compare strings by a collation.
-    fn is_collated(&self, namespace: &Namespace) -> bool {
-        self.known()
-            .get(namespace)
-            .is_some_and(|collated| *collated)
+    /// What is known of a collection is not true any more.
+    fn forget(&self, namespace: &Namespace) {
+        self.known().remove(namespace);
     }
 
-    /// Whether the collection has a collation; `None` if there is no such collection.
-    async fn look_for_collation(&self, namespace: &Namespace) -> Result<Option<bool>, StoreError> {
+    /// The collection, if it is known to have no collation.
+    fn plain_collection(&self, namespace: &Namespace) -> Option<(Namespace, Plain)> {
+        let known = self.known();
+        let found = known.get(namespace).filter(|found| !found.collated)?;
+        let plain = Plain {
+            uuid: found.uuid.clone()?,
+            validated: found.validated,
+        };
+        Some((namespace.clone(), plain))
+    }
+
+    /// What a collection is like; `None` if there is none of this name.
+    async fn look_at(&self, namespace: &Namespace) -> Result<Option<Known>, StoreError> {
         let list = doc! { "listCollections": 1, "filter": {"name": namespace.collection()} };
         let reply = self.run(&self.collections, namespace.database(), list);
         let reply = reply.await?;
@@ -218,17 +270,22 @@ impl Store {
         let batch = batch.and_then(|cursor| cursor.get_array("firstBatch").ok());
         let found = batch.and_then(|batch| batch.first()?.as_document());
         Ok(found.map(|collection| {
-            let options = collection.get_document("options").ok();
-            options.is_some_and(|options| options.contains_key("collation"))
+            let part = |name| collection.get_document(name).ok();
+            let has = |option| part("options").is_some_and(|options| options.contains_key(option));
+            Known {
+                // A view has none.
+                uuid: part("info").and_then(|info| info.get("uuid").cloned()),
+                collated: has("collation"),
+                validated: has("validator"),
+            }
         }))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Namespace, bool>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Namespace, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn create(&self, database: &str, collection: &str) -> Result<(), StoreError> {
-        const NAMESPACE_EXISTS: i32 = 48;
         let create = doc! { "create": collection, "writeConcern": {"w": "majority"} };
         match self.run(&self.collections, database, create).await {
             Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),

@@ -9,7 +9,8 @@ use mongodb::Client;
 use mongodb::options::ReadConcern;
 use tokio::time::{Instant, sleep};
 
-use super::error::{DUPLICATE_KEY, StoreError};
+use super::codes::DUPLICATE_KEY;
+use super::error::StoreError;
 use super::reply::first_write_error;
 use super::schema::{DATABASE, NODES};
 use super::{Store, within};

@@ -17,11 +17,13 @@ use mongodb::options::{
 use mongodb::{Client, ClientSession, SessionCursor};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use super::error::{NOT_IN_TRANSACTION, StoreError};
+use super::codes::NOT_IN_TRANSACTION;
+use super::error::StoreError;
 use super::gate::{Gate, Place};
 use super::log::Tail;
 use super::nearest::only;
 use super::schema::stamp;
+use super::stored::whole;
 use super::{CALL_MAX, Store, log_of};
 use crate::budget::Reservation;
 use crate::model::limits::{FIND_DOCUMENTS_MAX, REPLY_BYTES_MAX, REQUEST_RUN_MAX};
@@ -344,10 +346,9 @@ async fn drain(
     Ok(Ok(documents))
 }
 
-/// A stored document as it is. (The driver's own decoder takes subdocuments with keys like `$oid`
-/// for Extended JSON.)
+/// A stored document as it is.
 fn decoded(stored: &RawDocument) -> Result<Document, Failure> {
-    Document::try_from(stored).map_err(|_| {
+    whole(stored).map_err(|_| {
         let id = stored
             .get("_id")
             .ok()

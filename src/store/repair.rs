@@ -4,6 +4,7 @@ use bson::{Bson, Document, doc};
 use mongodb::Client;
 use tracing::info;
 
+use super::codes::INDEX_NOT_FOUND;
 use super::error::StoreError;
 use super::fault::LogFault;
 use super::reply::first_write_error;
@@ -15,7 +16,6 @@ use crate::model::{BatchId, Position};
 /// all. The stamps go on so far above it: no coordinator gives more in a minute.
 const UNMARKED_STAMPS_MAX: i64 = 1 << 22;
 /// What MongoDB says where an index does not exist.
-const INDEX_NOT_FOUND: i32 = 27;
 
 impl Store {
     /// What is wrong with the log, if anything is. Looks at all of it.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::apply::Applied;
 use super::batch::{Item, Run};
-use super::error::{MAX_TIME_EXPIRED, NOT_IN_TRANSACTION, StoreError, ran_too_long};
+use super::codes::{MAX_TIME_EXPIRED, NOT_IN_TRANSACTION};
+use super::error::{StoreError, ran_too_long};
 use super::schema::Entry;
 use crate::model::limits::BATCH_RUN_MAX;
 use crate::model::request::encoded;
@@ -94,20 +95,25 @@ impl StepError {
     pub fn verdict(self, step: &Step) -> Result<Run, Fault> {
         let range = step.indexes();
         let index = self.index.or((range.len() == 1).then_some(range.start));
-        let about_a_request = matches!(self.error, StoreError::Refused(_) | StoreError::Contended);
+        if self.ambiguous {
+            return Err(Fault::Ambiguous);
+        }
         match (self.error, index) {
-            _ if self.ambiguous => Err(Fault::Ambiguous),
             (StoreError::Refused(refusal), Some(index)) => Ok(Run::Refused {
                 index,
                 refusal: in_plain_words(refusal),
             }),
-            (StoreError::Contended, Some(first)) => Ok(Run::Contended { first, count: 1 }),
-            // Which of them it was is found out with each of them alone.
-            (StoreError::Contended, None) => Ok(Run::Contended {
-                first: range.start,
-                count: range.len(),
+            (StoreError::Refused(_), None) => Err(Fault::Ambiguous),
+            (StoreError::Ground(refusal), Some(index)) => Ok(Run::Barred {
+                index,
+                why: StoreError::Ground(refusal).into_failure(),
             }),
-            _ if about_a_request => Err(Fault::Ambiguous),
+            // Which of them it was is found out with each of them alone.
+            (error, index) if error.passes() => Ok(Run::Contended {
+                first: index.unwrap_or(range.start),
+                count: index.map_or(range.len(), |_| 1),
+                why: error.into_failure(),
+            }),
             (other, _) => Err(Fault::Store(other)),
         }
     }
@@ -120,25 +126,22 @@ pub struct Work<'a> {
     key_bytes: usize,
     begun: Instant,
     requests_max: usize,
-    /// Collections with a collation: there a filter by `_id` may find a document of another `_id`,
-    /// so it tells nothing beforehand.
-    collated: BTreeSet<&'a Namespace>,
+    /// Collections that are known to have no collation. In others a filter by `_id` may find a
+    /// document of another `_id`, so it tells nothing beforehand.
+    plain: BTreeSet<&'a Namespace>,
 }
 
 impl<'a> Work<'a> {
     pub fn new(
         items: &'a [Item<'a>],
         merging: Merging,
-        is_collated: impl Fn(&Namespace) -> bool,
+        is_plain: impl Fn(&Namespace) -> bool,
     ) -> Self {
         let namespaces: BTreeSet<_> = items.iter().map(|item| &item.request.namespace).collect();
         let refusals = items.iter().any(|item| item.refused.is_some());
         Self {
             items,
-            collated: namespaces
-                .into_iter()
-                .filter(|ns| is_collated(ns))
-                .collect(),
+            plain: namespaces.into_iter().filter(|ns| is_plain(ns)).collect(),
             entries: Vec::with_capacity(items.len()),
             key_bytes: 0,
             begun: Instant::now(),
@@ -179,7 +182,7 @@ impl<'a> Work<'a> {
     }
 
     fn is_plain(&self, request: &WriteRequest) -> bool {
-        !self.collated.contains(&request.namespace)
+        self.plain.contains(&request.namespace)
     }
 
     fn end_of_inserts(&self, first: usize) -> usize {
@@ -351,7 +354,7 @@ mod tests {
                 refused: None,
             })
             .collect();
-        let mut work = Work::new(&items, merging, |_| false);
+        let mut work = Work::new(&items, merging, |_| true);
         let mut steps = Vec::new();
         while let Some(step) = work.next_step() {
             let none = |_| Ok(super::super::apply::inserted(Vec::new()));

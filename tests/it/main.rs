@@ -7,6 +7,7 @@
 
 mod support;
 
+mod answers;
 mod bad_input;
 mod browser;
 mod causal;
@@ -29,6 +30,7 @@ mod limits;
 mod log_faults;
 mod namesake;
 mod neighbours;
+mod odd;
 mod order;
 mod readme;
 mod reads;

@@ -76,6 +76,19 @@ impl<P: Clone> Core<P> {
         self.without(flight, first, out);
     }
 
+    /// One request cannot be done until somebody mends the servers. Its callers are told, and nothing
+    /// is logged, so that it can be done then; the others run again without it.
+    pub(super) fn barred(&mut self, index: usize, out: &mut Vec<Output<P>>) {
+        let Some(mut flight) = self.in_flight.take() else {
+            return;
+        };
+        if index < flight.batch.slots.len() {
+            let slot = flight.batch.slots.remove(index);
+            self.reject(slot, Reject::Barred, out);
+        }
+        self.without(flight, index, out);
+    }
+
     /// A request ran for too long. At first that may have been its neighbours' fault, or the
     /// machine's: it runs again, alone, and so do those of its neighbours that may be of its kind.
     pub(super) fn held(&mut self, index: usize, refusal: Refusal, out: &mut Vec<Output<P>>) {

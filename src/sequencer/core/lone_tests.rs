@@ -33,6 +33,16 @@ fn a_request_that_meets_a_lock_leaves_its_batch_at_once_and_goes_back_in_the_end
 }
 
 #[test]
+fn a_request_that_the_servers_bar_goes_back_and_the_others_run_without_it() {
+    let (mut core, _) = with_batch(3);
+    let out = core.step(Input::Ran(Ran::Barred { index: 1 }));
+    assert_eq!(rejects(&out), [(2, Reject::Barred)]);
+    assert_eq!(tickets(&run_of(&out)), [1, 3]);
+    core.step(Input::Ran(Ran::Committed { count: 2 }));
+    assert!(core.is_idle());
+}
+
+#[test]
 fn those_that_shared_a_command_that_met_a_lock_run_alone_and_turn_about_with_the_queue() {
     let (mut core, _) = with_batch(4);
     let (first, count) = (1, 2);

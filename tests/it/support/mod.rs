@@ -1,5 +1,6 @@
 //! What the integration tests share: sandboxes, clusters, and waiting for conditions.
 
+pub mod answers;
 pub mod audit;
 mod cluster;
 pub mod docker;
