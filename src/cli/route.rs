@@ -1,6 +1,7 @@
 //! The way to a cluster: which servers or which replica set, and with which key.
 
 use crate::client::Client;
+use crate::cluster::NAME_DEFAULT;
 use crate::cluster::info::{self, ClusterInfo};
 use crate::config::{Secret, ServerUrl, Settings, Target};
 
@@ -85,12 +86,25 @@ fn key_of_their_cluster(urls: &[ServerUrl]) -> Option<Secret> {
     Some(Secret::new(theirs.api_key))
 }
 
-/// The running cluster of that name, or the only one.
+/// The running cluster of that name. Without a name: the only one that runs, if it has the name that
+/// `drumline up` gives, or if there is no other at all. Else it may be another one than was meant,
+/// which has just been stopped.
 fn the_cluster(name: Option<&str>) -> Result<ClusterInfo, ExitError> {
     let mut clusters = info::running();
     clusters.retain(|cluster| name.is_none_or(|name| cluster.name == name));
     match (clusters.len(), name) {
-        (1, _) => Ok(clusters.remove(0)),
+        (1, Some(_)) => Ok(clusters.remove(0)),
+        (1, None) => {
+            let cluster = clusters.remove(0);
+            let other = info::other_than(&cluster.name);
+            match other.filter(|_| cluster.name != NAME_DEFAULT) {
+                None => Ok(cluster),
+                Some(other) => Err(ExitError::usage(format!(
+                    "which cluster? '{other}' is there and does not run, '{}' runs: choose one with --name",
+                    cluster.name
+                ))),
+            }
+        }
         (0, Some(name)) => Err(ExitError::unreachable(format!(
             "no cluster named '{name}' runs: `drumline ls` lists those that do"
         ))),

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioExecutor;
 
 use super::rotation::PATIENCE;
 use super::wire::{self, Received};
+use crate::model::Failure;
 use crate::model::limits::REPLY_BYTES_MAX;
 
 /// The most text one reply may have. Canonical Extended JSON takes up to six times its BSON.
@@ -128,7 +129,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Tried {
     let text = wire::refusal(&received)
         .map_or_else(|| received.status.to_string(), |(message, _)| message);
     Tried::Setback(Setback {
-        why: format!("{}: {text}", status.as_u16()),
+        why: format!("{}: {}", status.as_u16(), Failure::without_advice(&text)),
         reached: true,
         may_be_done: !declined,
         retry_after: (status == StatusCode::TOO_MANY_REQUESTS)
@@ -197,9 +198,11 @@ mod tests {
             (502, true),
             (504, true),
         ] {
-            let Tried::Setback(setback) =
-                judged(status, Some("2"), r#"{"error": "no coordinator"}"#)
-            else {
+            let Tried::Setback(setback) = judged(
+                status,
+                Some("2"),
+                r#"{"error": "no coordinator; this try did nothing, try again"}"#,
+            ) else {
                 panic!("{status} ended the tries")
             };
             assert_eq!(setback.may_be_done, may_be_done, "{status}");

@@ -92,6 +92,17 @@ pub fn running() -> Vec<ClusterInfo> {
         .collect()
 }
 
+/// The name of a cluster of this user that is there, beside this one.
+pub fn other_than(name: &str) -> Option<String> {
+    let root = Root::of_user().ok()?;
+    let mut names = root.names().into_iter();
+    let is_other = |other: &ClusterName| {
+        let other_name = other.to_string();
+        other_name != name && State::of(&root.place(other)).is_some()
+    };
+    names.find(is_other).map(|other| other.to_string())
+}
+
 /// The running cluster of that name, and where its data is.
 pub fn find(name: &ClusterName) -> Result<(ClusterInfo, Place), Error> {
     let place = Root::of_user()?.place(name);

@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::info::{ClusterInfo, Listed};
 use super::spec::Spec;
+use crate::config;
 
 /// Where a starting cluster tells what it does: the terminal, and the cluster's own log.
 #[derive(Debug, Clone)]
@@ -66,6 +67,7 @@ pub fn show(text: &str) {
 /// The block that `up` ends with: what runs where, what persists, what to type next.
 pub fn block(info: &ClusterInfo, spec: &Spec, folder: &Path) -> String {
     let name = &info.name;
+    let flag = flag(name);
     let keeps = if spec.ephemeral {
         "deleted when the cluster stops"
     } else {
@@ -81,19 +83,37 @@ pub fn block(info: &ClusterInfo, spec: &Spec, folder: &Path) -> String {
     let _ = writeln!(text, "  uri   {}", masked(&info.mongodb_uri));
     let _ = writeln!(
         text,
-        "        with its password: drumline info{} -o json",
-        flag(name)
+        "        with its password: drumline info{flag} -o json"
     );
     let _ = writeln!(text, "\nNext:\n");
     if !info.nodes.is_empty() {
         let _ = writeln!(
             text,
-            "  drumline insert shop.orders '{{\"item\":\"drum\"}}'"
+            "  drumline insert{flag} shop.orders '{{\"item\":\"drum\"}}'"
         );
-        let _ = writeln!(text, "  drumline find shop.orders");
+        let _ = writeln!(text, "  drumline find{flag} shop.orders");
     }
-    let _ = writeln!(text, "  drumline down{}\n", flag(name));
+    let _ = writeln!(text, "  drumline down{flag}\n");
+    if let Some(path) = not_on_path() {
+        let path = path.display();
+        let _ = writeln!(text, "`drumline` is not on your PATH; here it is {path}\n");
+    }
     text
+}
+
+/// Where this program is, if its name alone does not start it.
+fn not_on_path() -> Option<PathBuf> {
+    let this = std::env::current_exe().ok()?;
+    let folders = config::env("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&folders);
+    let starts =
+        |folder: PathBuf| folder.join("drumline").canonicalize().ok() == this.canonicalize().ok();
+    if folders.any(starts) {
+        return None;
+    }
+    let here = std::env::current_dir().ok();
+    let within = here.and_then(|here| this.strip_prefix(here).map(Path::to_owned).ok());
+    Some(within.unwrap_or(this))
 }
 
 /// The `--name` that a next command needs; the default name needs none.

@@ -56,6 +56,17 @@ pub enum Failure {
     },
 }
 
+/// What the texts above advise for one try. It is no advice for a request of several tries.
+const ADVICE: [&str; 3] = ["; this try did nothing", "; try again", "; send it again"];
+
+impl Failure {
+    /// What a failure's text says, without what it advises.
+    pub fn without_advice(text: &str) -> &str {
+        let ends = ADVICE.iter().filter_map(|advice| text.find(advice));
+        &text[..ends.min().unwrap_or(text.len())]
+    }
+}
+
 /// What a client may do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
@@ -96,6 +107,32 @@ impl Failure {
             | Self::ReadRefused { .. } => Retry::Never,
             Self::Busy | Self::NoCoordinator | Self::Unavailable(_) | Self::Stale(_) => Retry::Safe,
             Self::Unknown => Retry::SameId,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failure_says_can_be_had_without_its_advice() {
+        for (failure, fact) in [
+            (Failure::Busy, "too many requests are in flight"),
+            (
+                Failure::NoCoordinator,
+                "no coordinator is known at the moment",
+            ),
+            (
+                Failure::Unknown,
+                "the outcome is not known yet: the request may have been done",
+            ),
+            (
+                Failure::Unavailable("it rests".into()),
+                "MongoDB does not answer at the moment (it rests)",
+            ),
+        ] {
+            assert_eq!(Failure::without_advice(&failure.to_string()), fact);
         }
     }
 }
