@@ -1,5 +1,5 @@
-//! Whatever MongoDB holds is shown: documents that no client of ours would send, stored as they are by
-//! the driver, through each way to read.
+//! Whatever MongoDB holds is shown: documents that no client of ours would send, stored as they are
+//! by the driver, through each way to read.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
