@@ -11,8 +11,8 @@ use serde_json::error::Category;
 use super::{integers, types};
 use crate::model::limits::NESTING_DEPTH_MAX;
 
-/// How deep a reply nests at most: MongoDB holds 200 levels, and a reply and the objects that stand for
-/// values add a few.
+/// How deep a reply nests at most: MongoDB holds 200 levels, and a reply and the objects that stand
+/// for values add a few.
 const STORED_DEPTH_MAX: usize = 220;
 
 /// Programs on some systems begin a text file with it; to JSON it says nothing.

@@ -61,8 +61,8 @@ pub enum Ran {
     Committed { count: usize },
     /// MongoDB refused this request, and with it the transaction: nothing was done.
     Refused { index: usize, refusal: Refusal },
-    /// Another program's lock, or something else that passes, is in the way of these requests, or of
-    /// some of them: nothing was done.
+    /// Another program's lock, or something else that passes, is in the way of these requests, or
+    /// of some of them: nothing was done.
     Contended { first: usize, count: usize },
     /// The servers do not let the nodes do what this request asks for: nothing was done.
     Barred { index: usize },

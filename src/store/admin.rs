@@ -19,7 +19,6 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 const ALREADY_INITIALIZED: i32 = 23;
 /// How long a changed configuration is waited for.
 const CONFIRM_MAX: Duration = Duration::from_millis(100);
-/// MongoDB's code for a command whose time was up.
 /// MongoDB's code for a user who exists.
 const USER_EXISTS: i32 = 51003;
 /// MongoDB's code for a role that exists.

@@ -105,8 +105,8 @@ impl Target<'_> {
             let statements = match update {
                 Update::Pipeline(stages) if rebuilds(stages) => {
                     // It drops the stamp, which is no change of the client's. So the stamp is set
-                    // first, and set again in the client's own statement: what that modifies then is
-                    // the client's change.
+                    // first, and set again in the client's own statement: what that modifies then
+                    // is the client's change.
                     let stages = stages.iter().cloned().chain([stamp_last(stamp)]);
                     user.insert("u", stages.collect::<Vec<_>>());
                     mark.insert("u", vec![stamp_last(stamp)]);
@@ -316,9 +316,9 @@ pub fn by_keys(keys: &[Bson]) -> Document {
     }
 }
 
-/// The filter of a statement for one document that was found, or for those that a filter found which
-/// may find others now. A positional operator refers to the
-/// rest of the client's filter; else the keys say all.
+/// The filter of a statement for one document that was found, or for those that a filter found
+/// which may find others now. A positional operator refers to the rest of the client's filter; else
+/// the keys say all.
 fn chosen(filter: &Document, keys: &[Bson], positional: bool) -> Document {
     match positional || mutants::active(Mutant::DrawnAgain) {
         true => narrowed(filter, keys),
@@ -358,14 +358,15 @@ fn missing(filter: &Document) -> Document {
     if !varies_in(filter) {
         return filter.clone();
     }
-    // A condition beside the others, so that MongoDB still takes fields of the new document from it.
+    // A condition beside the others, so that MongoDB still takes fields of the new document from
+    // it.
     doc! { "$and": [filter, {"$nor": [{}]}] }
 }
 
 const SAMPLE_RATE: &str = "$sampleRate";
 
-/// Whether a part of a filter may answer otherwise when it runs once more: it draws lots, or looks at
-/// the clock.
+/// Whether a part of a filter may answer otherwise when it runs once more: it draws lots, or looks
+/// at the clock.
 fn varies(value: &Bson) -> bool {
     match value {
         Bson::Document(part) => varies_in(part),

@@ -25,7 +25,8 @@ use crate::mutants::{self, Mutant};
 
 /// How often a commit of unknown result is sent again before the position is looked at instead.
 const COMMIT_TRIES_MAX: u32 = 3;
-/// How often in a run it is learnt again what a collection is like. After that nothing is relied on.
+/// How often in a run it is learnt again what a collection is like. After that nothing is relied
+/// on.
 const RENEWED_MAX: u32 = 3;
 
 /// How many sessions a claim names: so many calls may be left without an end before more are noted.

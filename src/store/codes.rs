@@ -20,16 +20,16 @@ pub enum Class {
     Snapshot,
     /// The collection is another than the one that was met before. Nothing was done.
     Renewed,
-    /// A connection, a member's state or the transaction itself is gone: whether a write took effect
-    /// is unknown.
+    /// A connection, a member's state or the transaction itself is gone: whether a write took
+    /// effect is unknown.
     Unknown,
     /// A right, a setting or the kind of the server is at fault. Whoever runs the servers can mend
     /// it, so it is no request's answer for good.
     Ground,
     /// The disk is full.
     Disk,
-    /// MongoDB does not say whether it passes. A write is treated as if it did, since an answer that
-    /// is stored cannot be taken back; whoever waits gets MongoDB's words.
+    /// MongoDB does not say whether it passes. A write is treated as if it did, since an answer
+    /// that is stored cannot be taken back; whoever waits gets MongoDB's words.
     Vague,
 }
 
@@ -47,8 +47,8 @@ pub const TRANSACTION_TOO_LARGE_FOR_CACHE: i32 = 388;
 pub const DUPLICATE_KEY: i32 = 11_000;
 pub const INTERRUPTED_BY_STATE_CHANGE: i32 = 11_602;
 
-/// Codes below this have a name in MongoDB's source. Those above it are numbers of single checks, which
-/// MongoDB names `Location` with the number, but for the few that are in the table.
+/// Codes below this have a name in MongoDB's source. Those above it are numbers of single checks,
+/// which MongoDB names `Location` with the number, but for the few that are in the table.
 const NAMED_BELOW: i32 = 9_000;
 
 /// Every code that can come out of a read, a write or a commit, by its number, with its name.
@@ -347,8 +347,8 @@ pub(super) mod tests {
     /// What MongoDB's source puts into the categories NetworkError, NetworkTimeoutError,
     /// Interruption, NotPrimaryError, ShutdownError, CancellationError, ExceededTimeLimitError,
     /// SnapshotError, TwoPhaseDecisionAckError, CursorInvalidatedError, RetriableError,
-    /// CloseConnectionError and SystemOverloadedError; without the codes for the inside of a sharded
-    /// cluster or of a stream processor, which come out of no read and no write.
+    /// CloseConnectionError and SystemOverloadedError; without the codes for the inside of a
+    /// sharded cluster or of a stream processor, which come out of no read and no write.
     const NOT_THE_REQUEST: &[i32] = &[
         6, 7, 24, 43, 89, 90, 91, 96, 134, 143, 175, 189, 202, 225, 237, 239, 246, 250, 251, 262,
         272, 279, 281, 282, 290, 303, 310, 314, 317, 333, 354, 355, 356, 358, 384, 402, 406, 407,

@@ -37,8 +37,8 @@ pub enum StoreError {
     /// Another transaction holds a document that the call needs. Nothing was done.
     #[error("another transaction is in the way")]
     Contended,
-    /// MongoDB cannot do it at the moment, for a reason that does not lie in the request. Nothing was
-    /// done.
+    /// MongoDB cannot do it at the moment, for a reason that does not lie in the request. Nothing
+    /// was done.
     #[error("MongoDB cannot do it at the moment: {} ({}, {})", .0.message, .0.name, .0.code)]
     Passing(Refusal),
     /// MongoDB said no, and whether that passes is not known. Nothing was done.

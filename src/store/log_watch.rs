@@ -28,7 +28,6 @@ const MARK_INTERVAL: Duration = Duration::from_secs(1);
 const FAULT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long MongoDB may count the log's documents: a million take about half a second.
 const COUNT_MAX: Duration = Duration::from_secs(30);
-/// What MongoDB says where a collection or its database does not exist.
 
 /// A point that the log had come to, with everything that must not go back.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -100,8 +100,8 @@ impl Many<'_> {
     /// The ids of these inserts that are taken already, if it is worth a look: a duplicate that is
     /// known beforehand costs nothing, one that MongoDB finds costs the whole transaction.
     async fn taken_ids(&mut self) -> Result<Option<BTreeSet<Vec<u8>>>, StepError> {
-        // With a collation MongoDB says more of an id that is taken than is known here, and a validator
-        // may refuse the document before.
+        // With a collation MongoDB says more of an id that is taken than is known here, and a
+        // validator may refuse the document before.
         if !self.session.careful || !self.session.is_free(self.namespace) {
             return Ok(None);
         }
@@ -310,9 +310,9 @@ fn identity(id: &Bson) -> Vec<u8> {
     }
 }
 
-/// The refusal of an insert whose first `_id` is taken, in MongoDB's words. The ids of one that is not
-/// refused are taken from then on. What is wrong with a later document MongoDB finds itself: something
-/// else may be wrong with one before it.
+/// The refusal of an insert whose first `_id` is taken, in MongoDB's words. The ids of one that is
+/// not refused are taken from then on. What is wrong with a later document MongoDB finds itself:
+/// something else may be wrong with one before it.
 fn duplicate(
     namespace: &Namespace,
     documents: &[Document],
@@ -334,7 +334,8 @@ fn duplicate(
     None
 }
 
-/// An `_id` as MongoDB's error texts show it, if that is sure, and sure to equal none of another type.
+/// An `_id` as MongoDB's error texts show it, if that is sure, and sure to equal none of another
+/// type.
 fn shown(id: &Bson) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
     match id {

@@ -132,7 +132,8 @@ struct Known {
 #[derive(Debug, Clone)]
 struct Plain {
     uuid: Bson,
-    /// Whether it had a validator. (It may have got one since: nothing that is stored relies on it.)
+    /// Whether it had a validator. (It may have got one since: nothing that is stored relies on
+    /// it.)
     validated: bool,
 }
 
@@ -218,7 +219,8 @@ impl Store {
         Ok(self.learn(namespace).await?)
     }
 
-    /// Creates a collection. What passes (its database is being dropped, say) is waited for a while.
+    /// Creates a collection. What passes (its database is being dropped, say) is waited for a
+    /// while.
     async fn create_soon(&self, namespace: &Namespace) -> Result<(), StoreError> {
         let until = Instant::now() + CREATE_WAIT_MAX;
         loop {

@@ -15,7 +15,6 @@ use crate::model::{BatchId, Position};
 /// A mark is at most a minute old, or the writes that the log has lost since are not known to it at
 /// all. The stamps go on so far above it: no coordinator gives more in a minute.
 const UNMARKED_STAMPS_MAX: i64 = 1 << 22;
-/// What MongoDB says where an index does not exist.
 
 impl Store {
     /// What is wrong with the log, if anything is. Looks at all of it.

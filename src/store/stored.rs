@@ -1,7 +1,7 @@
 //! A stored document as it is, whatever is in it.
 //!
-//! The driver's own decoder takes subdocuments with keys like `$oid` for Extended JSON, keeps the last
-//! of two equal keys, and gives a whole document up for one value that it does not like.
+//! The driver's own decoder takes subdocuments with keys like `$oid` for Extended JSON, keeps the
+//! last of two equal keys, and gives a whole document up for one value that it does not like.
 //!
 //! Never speaks to MongoDB.
 

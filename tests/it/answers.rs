@@ -47,7 +47,7 @@ fn writes_beside_a_database_that_is_dropped_again_and_again_are_never_refused() 
         let http = Http::to(&cluster);
         let writing = async |client: u32| {
             let mut refused = Vec::new();
-            for number in 0..100 {
+            for number in 0..40 {
                 let document = json!({"_id": format!("{client}-{number}")});
                 let collection = format!("c{}", number % 3);
                 let body = json!({

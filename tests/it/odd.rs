@@ -1,5 +1,5 @@
-//! Whatever MongoDB holds is shown: documents that no client of ours would send, stored as they are by
-//! the driver, through each way to read.
+//! Whatever MongoDB holds is shown: documents that no client of ours would send, stored as they are
+//! by the driver, through each way to read.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -324,6 +324,15 @@ fn whatever_is_stored_is_shown_by_each_way_to_read_it() {
         let deepest = stored.last().unwrap().get_i32("_id").unwrap().to_string();
         println!("the deepest is {deepest}");
         sandbox.ok(&["get", "odd.all", &deepest]);
+        // Without a server too.
+        let file = sandbox.path("odd-uri");
+        std::fs::write(&file, &cluster.info.mongodb_uri).unwrap();
+        let file = file.to_str().unwrap();
+        let limit = PAGE.to_string();
+        let arguments = ["find", "odd.all", "--limit", &limit, "-o", "jsonl"];
+        let arguments = [&arguments[..], &["--mongodb-file", file]].concat();
+        let shown = sandbox.ok(&arguments).stdout;
+        assert_eq!(shown.lines().count(), PAGE);
     });
 }
 

@@ -10,8 +10,8 @@ use super::support::{Cluster, SMALL, Sandbox};
 /// Any would do: the requests are many.
 const SEED: u64 = 7;
 
-/// The comparison itself, which is also in tests/it/answers.rs. A mistake is made by the process that
-/// runs the sequencer, and this one must make none.
+/// The comparison itself, which is also in tests/it/answers.rs. A mistake is made by the process
+/// that runs the sequencer, and this one must make none.
 #[test]
 #[ignore = "each_mistake_is_found_and_without_one_nothing_is runs it in a process of its own"]
 fn the_comparison() {

@@ -76,8 +76,8 @@ impl<P: Clone> Core<P> {
         self.without(flight, first, out);
     }
 
-    /// One request cannot be done until somebody mends the servers. Its callers are told, and nothing
-    /// is logged, so that it can be done then; the others run again without it.
+    /// One request cannot be done until somebody mends the servers. Its callers are told, and
+    /// nothing is logged, so that it can be done then; the others run again without it.
     pub(super) fn barred(&mut self, index: usize, out: &mut Vec<Output<P>>) {
         let Some(mut flight) = self.in_flight.take() else {
             return;

@@ -1,4 +1,5 @@
-//! Requests at random, so that most of them meet a document or the want of one, and many are refused.
+//! Requests at random, so that most of them meet a document or the want of one, and many are
+//! refused.
 
 use bson::oid::ObjectId;
 use bson::raw::cstr;

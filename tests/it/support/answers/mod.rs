@@ -1,5 +1,5 @@
-//! The same requests through a sequencer and by the plain driver, in the order of their stamps: what
-//! each is told, and what they leave behind, must be the same.
+//! The same requests through a sequencer and by the plain driver, in the order of their stamps:
+//! what each is told, and what they leave behind, must be the same.
 
 mod barred;
 mod draw;
@@ -52,8 +52,8 @@ pub struct Found {
 }
 
 /// Compares batches of two kinds each, in a collection that is dropped and made anew before each,
-/// by another program and often of another nature; then each kind alone. A round has a batch of each
-/// `every`-th pair of kinds.
+/// by another program and often of another nature; then each kind alone. A round has a batch of
+/// each `every`-th pair of kinds.
 pub async fn compare(inside: &Inside, dice: &mut Dice, rounds: usize, every: usize) -> Found {
     let mut both = Both::new(inside).await;
     let kinds = Kind::ALL.into_iter().enumerate();
