@@ -124,18 +124,36 @@ async fn serve(
 }
 
 /// One connection, until one side ends it or the line is cut.
-async fn carry(client: TcpStream, target: String, mut modes: watch::Receiver<Mode>, heard: Heard) {
+async fn carry(
+    mut client: TcpStream,
+    target: String,
+    mut modes: watch::Receiver<Mode>,
+    heard: Heard,
+) {
     let passes = |mode| !matches!(mode, Mode::Silent | Mode::Cut);
     let mut cut = modes.clone();
     let carried = async {
+        let port = client.peer_addr().map_or(0, |address| address.port());
+        let mut first = Vec::new();
+        if !passes(*modes.borrow()) {
+            // It is heard before there is anybody to send it to.
+            first.resize(1 << 16, 0);
+            let Ok(count @ 1..) = client.read(&mut first).await else {
+                return;
+            };
+            first.truncate(count);
+            heard.note(port, &first);
+        }
         if !until(&mut modes, passes).await {
             return;
         }
-        let Ok(server) = TcpStream::connect(&target).await else {
+        let Ok(mut server) = TcpStream::connect(&target).await else {
             return;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let port = client.peer_addr().map_or(0, |address| address.port());
+        if server.write_all(&first).await.is_err() {
+            return;
+        }
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let replies = |mode| mode == Mode::Whole;
