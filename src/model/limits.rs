@@ -24,6 +24,9 @@ pub const BATCH_RUN_MAX: Duration = Duration::from_millis(250);
 pub const SHARED_RUN_MAX: Duration = Duration::from_millis(250);
 /// A write that runs alone may hold up the order for so long. A longer one is refused.
 pub const ALONE_RUN_MAX: Duration = Duration::from_millis(800);
+/// So many writes with a loop in an expression may be left to MongoDB, which computes on them
+/// whatever happens, before the next one waits: each takes a core of it until it ends.
+pub const LOOPS_LEFT_MAX: i64 = 2;
 /// The most requests in one batch, which is one MongoDB transaction.
 pub const BATCH_REQUESTS_MAX: usize = 512;
 /// The most payload bytes in one batch; a larger request travels alone.
@@ -141,6 +144,10 @@ mod tests {
             (
                 "run of a batch before it is cut",
                 format!("{} ms", BATCH_RUN_MAX.as_millis()),
+            ),
+            (
+                "writes with a loop that MongoDB still computes on",
+                LOOPS_LEFT_MAX.to_string(),
             ),
             ("requests in one batch", count(BATCH_REQUESTS_MAX)),
             ("payload in one batch", mebibytes(BATCH_BYTES_MAX)),

@@ -18,7 +18,7 @@ use super::core::Core;
 use super::handle::{Command, Handle, Progress};
 use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Submission, Ticket};
 use crate::job::{Job, working};
-use crate::model::limits::{ALONE_RUN_MAX, QUEUE_REQUESTS_MAX, SHARED_RUN_MAX};
+use crate::model::limits::{ALONE_RUN_MAX, LOOPS_LEFT_MAX, QUEUE_REQUESTS_MAX, SHARED_RUN_MAX};
 use crate::model::request::{encoded, is_exact};
 use crate::model::{
     BatchId, Digest, Epoch, Failure, NodeName, Outcome, RequestId, Stamp, Write, WriteRequest,
@@ -31,10 +31,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// After this many attempts at one position, a command that died inside its append is assumed to
 /// hold it, or a document of the batch.
 const PATIENCE_ATTEMPTS: u32 = 8;
-
-/// So many requests that may loop may be left to MongoDB before the next one has to wait: each takes a
-/// core of it until it ends.
-const LEFT_MAX: i64 = 2;
 
 type Payload = Arc<WriteRequest>;
 type Reply = oneshot::Sender<Result<Outcome, Failure>>;
@@ -249,7 +245,7 @@ impl Task {
             }
             Output::AwaitLeft => {
                 let left = self.session.as_ref().map(Session::left).unwrap_or_default();
-                self.crowd = Some(async move { left.until_below(LEFT_MAX).await }.boxed());
+                self.crowd = Some(async move { left.until_below(LOOPS_LEFT_MAX).await }.boxed());
             }
             Output::Answer {
                 ticket,
