@@ -205,9 +205,11 @@ impl Catalog {
         } else if let Some(collection) = self.collections.get_mut(&uuid) {
             database.clone_into(&mut collection.database);
             name.clone_into(&mut collection.name);
+            // A collection that `$out` fills, say, is one for good from here on.
+            collection.options.remove("temp");
         } else if is_left_out(event.database, event.collection) {
             return Err(Error::Lost(format!(
-                "{}.{}, which no backup holds, was renamed to {database}.{name}: --new-base begins a \
+                "{}.{}, which no backup holds, was renamed to {database}.{name}: --new-base begins \
                  base that has it",
                 event.database, event.collection
             )));

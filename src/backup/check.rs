@@ -1,5 +1,5 @@
-//! Reads all of a base, proves that it is what was written, and finds the point that a restore is to
-//! reach.
+//! Reads all of a base, proves that it is what was written, and finds the point that a restore is
+//! to reach.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::error::Error;
 use super::event::Event;
 use super::folder::Folder;
 use super::follow::text_of;
-use super::frame::Reader;
+use super::frame::{Reader, hex};
 use super::manifest::{Base, Manifest, Mark, Time};
 use super::scan::{Lead, catalog_of};
 
@@ -26,15 +26,6 @@ pub struct Window {
 }
 
 impl Window {
-    /// The same with a later end.
-    #[must_use]
-    pub fn up_to(mut self, mark: Mark) -> Self {
-        if mark.time > self.last.time {
-            self.last = mark;
-        }
-        self
-    }
-
     /// For programs.
     pub fn document(&self) -> Document {
         let mark = |mark: &Mark| {
@@ -92,9 +83,11 @@ pub fn list(folder: &Path) -> Result<Vec<Document>, Error> {
         let window = windows(&manifest)
             .into_iter()
             .find(|window| window.base == base.number);
+        let left_out = base.left_out.iter().map(ToString::to_string);
+        let left_out: Vec<_> = left_out.collect();
         let mut row = doc! {
             "base": i64::from(base.number), "documents": count(documents), "events": count(events),
-            "bytes": count(bytes), "leftOut": &base.left_out,
+            "bytes": count(bytes), "leftOut": left_out,
         };
         match window {
             Some(window) => row.extend(window.document()),
@@ -183,6 +176,10 @@ pub fn prove(
         documents: 0,
         events: 0,
     };
+    for left_out in &base.left_out {
+        let unread = |uuid: &Uuid, _: &mut _| hex(uuid) != left_out.uuid;
+        proof.catalog.collections.retain(unread);
+    }
     for file in &base.files {
         let mut documents = 0;
         let mut reader = Reader::open(folder.path(), file)?;

@@ -1,9 +1,10 @@
 //! What an update changed, as MongoDB's oplog has it (`{$v: 2, diff: ...}`), applied to a document.
 //!
-//! The form is that of `document_diff`: for a document the sections `d` (gone), `u` (another value),
-//! `i` (new, at the end) and `s<field>` (changed within); for an array `a: true`, `l` (its new
-//! length), `u<index>` and `s<index>`. Field names stand as they are: with dots, with `$`, of digits
-//! alone. That is why a backup takes this form and not `updateDescription`, whose paths are not.
+//! The form is that of `document_diff`: for a document the sections `d` (gone), `u` (another
+//! value), `i` (new, at the end) and `s<field>` (changed within); for an array `a: true`, `l` (its
+//! new length), `u<index>` and `s<index>`. Field names stand as they are: with dots, with `$`, of
+//! digits alone. That is why a backup takes this form and not `updateDescription`, whose paths are
+//! not.
 //!
 //! As MongoDB's own initial sync relies on it, all changes of a document that are applied again, in
 //! order, to a later state of it lead to that state: what does not fit is passed over, because a

@@ -38,6 +38,15 @@ pub struct Follower<'a> {
     position: Option<i64>,
 }
 
+/// How far to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal {
+    pub time: Time,
+    /// No change which was made by this time is after that, in milliseconds since 1970; 0 if that is
+    /// not known.
+    pub wall: i64,
+}
+
 /// A segment that is being written.
 #[derive(Debug)]
 struct Open {
@@ -61,11 +70,11 @@ impl<'a> Follower<'a> {
         })
     }
 
-    /// Takes in everything up to a cluster time and ends the segment there. The manifest is saved if
-    /// there was anything.
+    /// Takes in everything up to a cluster time and ends the segment there. The manifest is saved
+    /// if there was anything.
     pub async fn catch_up(
         &mut self,
-        goal: Time,
+        goal: Goal,
         folder: &Folder,
         manifest: &mut Manifest,
         report: Report<'_>,
@@ -80,11 +89,11 @@ impl<'a> Follower<'a> {
                 && batch
                     .token()
                     .and_then(time_of)
-                    .is_some_and(|time| Time::from(time) >= goal);
+                    .is_some_and(|time| Time::from(time) >= goal.time);
             for document in &documents {
                 let event = Event::read(document)?;
                 let begins_another = event.time != self.last.time;
-                if begins_another && event.time > goal && self.last.time != Time::default() {
+                if begins_another && event.time > goal.time && self.last.time != Time::default() {
                     reached = true;
                     break;
                 }
@@ -100,12 +109,12 @@ impl<'a> Follower<'a> {
                 if !documents.is_empty() {
                     self.rows = None;
                     self.seen.clone_from(&self.last_token);
-                    self.pass(goal);
+                    self.pass(goal.time, goal.wall);
                 } else if let Some(token) = batch.token() {
                     self.seen = Some(token.to_vec());
                     self.last_token.clone_from(&self.seen);
                     let time = time_of(token).map_or(self.last.time, Time::from);
-                    self.pass(time);
+                    self.pass(time, goal.wall);
                 }
                 return Ok(events + self.end(folder, manifest)?);
             }
@@ -113,14 +122,9 @@ impl<'a> Follower<'a> {
     }
 
     /// Nothing has happened up to this time: the state there is that after the last event.
-    fn pass(&mut self, time: Time) {
+    fn pass(&mut self, time: Time, wall: i64) {
         self.last.time = self.last.time.max(time);
-        self.last.wall = self.last.wall.max(i64::from(time.0) * 1_000);
-    }
-
-    /// The point up to which everything has been read.
-    pub const fn reached(&self) -> Mark {
-        self.last
+        self.last.wall = self.last.wall.max(wall);
     }
 
     async fn next(&mut self, report: Report<'_>) -> Result<Option<Batch>, Error> {
@@ -171,7 +175,10 @@ impl<'a> Follower<'a> {
     ) -> Result<(), Error> {
         let token = raw::find(document, "_id").and_then(|token| token.document());
         let token = token.ok_or_else(|| Error::damaged("an event", "it has no token"))?;
-        if !(event.is_of_document() && is_left_out(event.database, event.collection)) {
+        // The stream begins with the last changes that the base has already.
+        let is_in_base = event.time <= self.begin;
+        let left_out = event.is_of_document() && is_left_out(event.database, event.collection);
+        if !is_in_base && !left_out {
             if let Some((position, stamp)) = event.log_entry() {
                 self.check_position(position)?;
                 (self.last.position, self.last.stamp) = (position, stamp);

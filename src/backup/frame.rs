@@ -2,9 +2,9 @@
 //! itself.
 //!
 //! A file is `MAGIC`, then frames: the length of the documents, the length as stored, a CRC-32 of
-//! both lengths and of what is stored, and that (zstd). The manifest holds the file's length and its
-//! SHA-256. So a flipped byte is found at its frame, and a file that is cut, missing, or another's is
-//! found by the manifest. Never decides which files there are.
+//! both lengths and of what is stored, and that (zstd). The manifest holds the file's length and
+//! its SHA-256. So a flipped byte is found at its frame, and a file that is cut, missing, or
+//! another's is found by the manifest. Never decides which files there are.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read as _, Write as _};

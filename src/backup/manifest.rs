@@ -63,7 +63,7 @@ pub struct Base {
     pub chapters: Vec<FileEntry>,
     pub segments: Vec<Segment>,
     /// What is not in the base, and why.
-    pub left_out: Vec<String>,
+    pub left_out: Vec<LeftOut>,
     /// The stream goes on after this token; `None` before its first event.
     pub token: Option<String>,
     /// The last point that can be restored.
@@ -77,9 +77,21 @@ impl Base {
             .as_ref()
             .is_some_and(|window| self.end.time >= window.time)
     }
+}
 
-    pub fn file_count(&self) -> usize {
-        1 + self.files.len() + self.chapters.len() + self.segments.len()
+/// A collection that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    pub namespace: String,
+    /// In hexadecimal.
+    pub uuid: String,
+    pub why: String,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.namespace, self.why)
     }
 }
 
@@ -245,7 +257,11 @@ pub(super) mod tests {
                     last: Time(8, 1),
                     end: mark(8),
                 }],
-                left_out: vec!["a.b: why".into()],
+                left_out: vec![LeftOut {
+                    namespace: "a.b".into(),
+                    uuid: "00".into(),
+                    why: "why".into(),
+                }],
                 token: Some("82".into()),
                 end: mark(8),
             }],

@@ -2,8 +2,8 @@
 //! way back. docs/backup.md is its manual.
 //!
 //! `run` takes a backup (`scan` reads the base, `follow` the events), `check` reads all of one and
-//! proves it, `restore` puts one back (`replay` makes documents of base and events). Never speaks to
-//! a node, and never to MongoDB but through `store`.
+//! proves it, `restore` puts one back (`replay` makes documents of base and events). Never speaks
+//! to a node, and never to MongoDB but through `store`.
 
 mod catalog;
 mod check;
@@ -23,7 +23,7 @@ mod sums;
 
 pub use check::{Point, Verified, Window, list, verify, windows};
 pub use error::Error;
-pub use manifest::{Mark, Time};
+pub use manifest::{LeftOut, Mark, Time};
 pub use restore::{Plan, Restored, restore};
 pub use run::{Ran, Settings, run};
 

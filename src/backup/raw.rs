@@ -240,7 +240,9 @@ mod tests {
     fn every_type() -> bson::Document {
         doc! {
             "double": 1.5, "text": "ü", "document": {"a": 1}, "array": [1, "x"],
-            "binary": Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: vec![7; 16] }),
+            "binary": Bson::Binary(bson::Binary {
+                subtype: bson::spec::BinarySubtype::Uuid, bytes: vec![7; 16],
+            }),
             "undefined": Bson::Undefined, "id": bson::oid::ObjectId::from_bytes([1; 12]),
             "yes": true, "date": bson::DateTime::from_millis(-5), "null": Bson::Null,
             "regex": Bson::RegularExpression(bson::Regex {
@@ -250,7 +252,8 @@ mod tests {
             "scoped": Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope {
                 code: "f()".into(), scope: doc! {"x": 1},
             }),
-            "int": 5, "at": Bson::Timestamp(bson::Timestamp { time: 9, increment: 2 }), "long": 7_i64,
+            "int": 5, "at": Bson::Timestamp(bson::Timestamp { time: 9, increment: 2 }),
+            "long": 7_i64,
             "decimal": Bson::Decimal128(bson::Decimal128::from_bytes([3; 16])),
             "least": Bson::MinKey, "most": Bson::MaxKey,
         }

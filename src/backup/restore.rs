@@ -11,7 +11,7 @@ use super::error::Error;
 use super::event::Event;
 use super::folder::Folder;
 use super::frame::Reader;
-use super::manifest::{Base, Mark};
+use super::manifest::{Base, LeftOut, Mark};
 use super::replay::{Replay, commands};
 use super::scan::Lead;
 use super::sums::Sum;
@@ -22,7 +22,8 @@ const INDEX_TRIES_MAX: u32 = 500;
 /// Of what is in the way, so much is named.
 const NAMED_MAX: usize = 3;
 
-/// What a restore will do. The backup has been proven and the target looked at; nothing was changed.
+/// What a restore will do. The backup has been proven and the target looked at; nothing was
+/// changed.
 #[derive(Debug)]
 pub struct Plan {
     folder: Folder,
@@ -131,7 +132,7 @@ impl Plan {
     }
 
     /// What is not in the base, and why.
-    pub fn left_out(&self) -> &[String] {
+    pub fn left_out(&self) -> &[LeftOut] {
         &self.base.left_out
     }
 
@@ -161,8 +162,10 @@ pub async fn restore(
     if let Some(obstacle) = plan.obstacle().filter(|_| !drop) {
         return Err(Error::Target(obstacle));
     }
-    if drop {
-        target.drop_everything().await?;
+    match drop {
+        true => target.drop_everything().await?,
+        // A log without a document is nobody's.
+        false => target.unmake("drumline", "log").await?,
     }
     let Plan {
         folder,
@@ -242,13 +245,14 @@ async fn base_documents(
 /// What a collection is made with. The rest comes when the documents are there, which it might
 /// refuse or delete.
 pub fn first_options(options: &Document) -> Document {
-    const LATER: [&str; 6] = [
+    const LATER: [&str; 7] = [
         "validator",
         "validationLevel",
         "validationAction",
         "expireAfterSeconds",
         "recordPreImages",
         "autoIndexId",
+        "temp",
     ];
     let first = options
         .iter()

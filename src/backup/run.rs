@@ -1,7 +1,7 @@
 //! One run of `drumline backup`: the base if there is none yet, then what is new.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -9,8 +9,8 @@ use super::Report;
 use super::check::{Window, windows};
 use super::error::Error;
 use super::folder::Folder;
-use super::follow::Follower;
-use super::manifest::{FORMAT, Manifest, Set, Time};
+use super::follow::{Follower, Goal};
+use super::manifest::{Base, FORMAT, Manifest, Set};
 use super::scan::{self, Scanner};
 use crate::store::Source;
 
@@ -34,6 +34,31 @@ pub struct Ran {
     pub window: Option<Window>,
     /// What is not in the base, and why.
     pub left_out: Vec<String>,
+}
+
+fn left_out_of(base: &Base) -> Vec<String> {
+    base.left_out.iter().map(ToString::to_string).collect()
+}
+
+/// How long the source may be away until a run ends.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Everything that was done by now.
+async fn now(source: &Source) -> Result<Goal, Error> {
+    let began = Instant::now();
+    loop {
+        match source.clock().await {
+            Ok((time, wall)) => {
+                let time = time.into();
+                return Ok(Goal { time, wall });
+            }
+            Err(error) if error.may_pass() && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Takes in what is new. With `follow` it goes on until `stop` says so.
@@ -82,9 +107,9 @@ pub async fn run(
     }
     let mut events = 0;
     loop {
-        let goal: Time = source.now().await?.into();
+        let mut goal = now(source).await?;
         let window = manifest.bases.last().and_then(|base| base.window);
-        let goal = window.map_or(goal, |window| goal.max(window.time));
+        goal.time = window.map_or(goal.time, |window| goal.time.max(window.time));
         events += follower
             .catch_up(goal, &folder, &mut manifest, report)
             .await?;
@@ -98,11 +123,9 @@ pub async fn run(
     }
     let base = manifest.bases.last();
     let window = windows(&manifest).pop();
-    // Without events the manifest need not say that the end has moved; the run may.
-    let window = window.map(|window| window.up_to(follower.reached()));
     Ok(Ran {
         events,
         window,
-        left_out: base.map(|base| base.left_out.clone()).unwrap_or_default(),
+        left_out: base.map(left_out_of).unwrap_or_default(),
     })
 }

@@ -12,9 +12,9 @@ use super::Report;
 use super::catalog::{Catalog, Collection, Uuid, binary};
 use super::error::Error;
 use super::folder::{Folder, name_of};
-use super::follow::{Follower, unhex};
+use super::follow::{Follower, Goal, unhex};
 use super::frame::{Reader, Writer, hex};
-use super::manifest::{Base, Manifest, Mark, Scan, Time};
+use super::manifest::{Base, LeftOut, Manifest, Mark, Scan, Time};
 use super::raw;
 use crate::store::{Rows, Setback, Source, StoreError, Wanted};
 
@@ -146,8 +146,11 @@ impl<'a, 'b> Scanner<'a, 'b> {
             if let Some(why) = left_out
                 && let Some(base) = manifest.bases.last_mut()
             {
-                base.left_out
-                    .push(format!("{}: {why}", collection.namespace()));
+                base.left_out.push(LeftOut {
+                    namespace: collection.namespace(),
+                    uuid: hex(uuid),
+                    why,
+                });
             }
             let documents = self.documents - first;
             report(&format!(
@@ -161,14 +164,14 @@ impl<'a, 'b> Scanner<'a, 'b> {
             self.save_if_full(&scan, manifest, report).await?;
         }
         // Everything was read by now; all events up to here make one state of it.
-        let (now, end) = self.log_end().await?;
+        let (now, (position, stamp), wall) = self.log_end().await?;
         self.end_file(None, manifest)?;
         if let Some(base) = manifest.bases.last_mut() {
             base.window = Some(Mark {
                 time: now,
-                position: end.0,
-                stamp: end.1,
-                wall: end.2.max(i64::from(now.0) * 1_000),
+                position,
+                stamp,
+                wall,
             });
         }
         self.folder.save(manifest)?;
@@ -185,12 +188,15 @@ impl<'a, 'b> Scanner<'a, 'b> {
         scan.unwrap_or_default()
     }
 
-    async fn log_end(&self) -> Result<(Time, (i64, i64, i64)), Error> {
+    /// A cluster time that is after all that was read, the end of the log there, and a time by which
+    /// all of that was done.
+    async fn log_end(&self) -> Result<(Time, (i64, i64), i64), Error> {
         let began = Instant::now();
         loop {
             let ended = async {
                 let now = self.source.now().await?;
-                Ok((now.into(), self.source.log_end(now).await?))
+                let end = self.source.log_end(now).await?;
+                Ok((now.into(), end, self.source.clock().await?.1))
             };
             match ended.await {
                 Ok(ended) => return Ok(ended),
@@ -317,9 +323,8 @@ impl<'a, 'b> Scanner<'a, 'b> {
         report: Report<'_>,
     ) -> Result<Option<StoreError>, Error> {
         let lead_bytes = lead.to_bytes()?;
-        if lead.again {
-            self.writer(manifest)?.lead_alone(lead_bytes.clone())?;
-        }
+        // Also of an empty collection it is known when it was read.
+        self.writer(manifest)?.lead_alone(lead_bytes)?;
         let lead_bytes = Lead {
             again: false,
             ..lead
@@ -402,9 +407,9 @@ impl<'a, 'b> Scanner<'a, 'b> {
         self.end_file(Some(scan.clone()), manifest)?;
         self.folder.save(manifest)?;
         report(&format!("{} documents so far", self.documents));
-        let now = self.source.now().await?.into();
+        let time = self.source.now().await?.into();
         self.follower
-            .catch_up(now, self.folder, manifest, report)
+            .catch_up(Goal { time, wall: 0 }, self.folder, manifest, report)
             .await?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bson::doc;
+use bson::{Bson, Document, doc};
 use clap::Subcommand;
 use tokio::sync::watch;
 
@@ -138,8 +138,27 @@ fn format_of(existing: &Existing) -> anyhow::Result<Format> {
 fn list(existing: &Existing) -> anyhow::Result<Exit> {
     let format = format_of(existing)?;
     let rows = backup::list(&existing.dir).map_err(failed)?;
+    let rows = match format {
+        Format::Table => rows.iter().map(flat).collect(),
+        Format::Json | Format::Jsonl => rows,
+    };
     Output::new(format).documents(rows)?;
     Ok(Exit::Ok)
+}
+
+/// A row of the table: what a person looks for.
+fn flat(row: &Document) -> Document {
+    let mut flat = Document::new();
+    for name in ["base", "documents", "events", "bytes"] {
+        flat.extend(row.get(name).map(|value| (name.to_owned(), value.clone())));
+    }
+    for (end, position, time) in [("first", "from", "since"), ("last", "to", "until")] {
+        let mark = row.get_document(end).ok();
+        let part = |name| mark.and_then(|mark| mark.get(name)).cloned();
+        flat.insert(position, part("position").unwrap_or(Bson::Null));
+        flat.insert(time, part("time").unwrap_or(Bson::Null));
+    }
+    flat
 }
 
 fn verify(existing: &Existing) -> anyhow::Result<Exit> {

@@ -32,7 +32,7 @@ const CURSOR_NOT_FOUND: i32 = 43;
 const CURSOR_KILLED: i32 = 237;
 const PLAN_KILLED: i32 = 175;
 const SNAPSHOT_TOO_OLD: i32 = 239;
-const NO_SUCH_NAMESPACE: i32 = 26;
+pub(super) const NO_SUCH_NAMESPACE: i32 = 26;
 const OTHER_COLLECTION: i32 = 361;
 const INVALID_TOKEN: i32 = 260;
 const STREAM_FATAL: i32 = 280;
@@ -172,12 +172,23 @@ impl Source {
         time.map_err(|_| StoreError::Damaged("no operationTime".into()))
     }
 
-    /// The log's last position, its last stamp's counter and its time in milliseconds since 1970, as
-    /// they were at a cluster time; zeros without a log.
-    pub async fn log_end(&self, at: Timestamp) -> Result<(i64, i64, i64), StoreError> {
+    /// The primary's clock, in milliseconds since 1970, and a cluster time that no change which was
+    /// made by then is after.
+    pub async fn clock(&self) -> Result<(Timestamp, i64), StoreError> {
+        let hello = self.run("admin", doc! {"hello": 1}, CALL_MAX).await?;
+        let read = || {
+            let now = hello.get_datetime("localTime").ok()?.timestamp_millis();
+            Some((hello.get_timestamp("operationTime").ok()?, now))
+        };
+        read().ok_or_else(|| StoreError::Damaged("no operationTime".into()))
+    }
+
+    /// The log's last position and its last stamp's counter, as they were at a cluster time; zeros
+    /// without a log.
+    pub async fn log_end(&self, at: Timestamp) -> Result<(i64, i64), StoreError> {
         let find = doc! {
             "find": LOG, "filter": Tail::anywhere(), "sort": {"_id": -1}, "limit": 1,
-            "projection": {"last": 1, "at": 1},
+            "projection": {"last": 1},
             "readConcern": {"level": "snapshot", "atClusterTime": at},
         };
         let reply = self.run(DATABASE, find, CALL_MAX).await?;
@@ -185,9 +196,7 @@ impl Source {
         let last = last.and_then(|cursor| cursor.get_array("firstBatch").ok()?.first());
         let last = last.and_then(Bson::as_document);
         let number = |name| last.and_then(|last| last.get_i64(name).ok()).unwrap_or(0);
-        let date = last.and_then(|last| last.get_datetime("at").ok());
-        let date = date.map_or(0, |date| date.timestamp_millis());
-        Ok((number("_id"), number("last"), date))
+        Ok((number("_id"), number("last")))
     }
 
     /// All collections and views of all databases but MongoDB's own.

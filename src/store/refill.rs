@@ -7,7 +7,7 @@ use bson::raw::{CStr, RawArrayBuf, RawDocumentBuf, cstr};
 use bson::{Document, RawDocument, Timestamp, doc};
 use mongodb::Client;
 
-use super::capture::{Rows, Source};
+use super::capture::{NO_SUCH_NAMESPACE, Rows, Source};
 use super::error::StoreError;
 use super::reply::first_write_error;
 use super::schema::{DATABASE, LOG};
@@ -63,10 +63,13 @@ impl Source {
         self.run(database, create, WRITE_MAX).await.map(drop)
     }
 
-    /// Drops a collection.
+    /// Drops a collection, if there is one.
     pub async fn unmake(&self, database: &str, name: &str) -> Result<(), StoreError> {
         let drop_it = doc! { "drop": name, "writeConcern": {"w": "majority"} };
-        self.run(database, drop_it, WRITE_MAX).await.map(drop)
+        match self.run(database, drop_it, WRITE_MAX).await {
+            Err(error) if error.code() == Some(NO_SUCH_NAMESPACE) => Ok(()),
+            dropped => dropped.map(drop),
+        }
     }
 
     /// Changes the options of a collection.

@@ -1,5 +1,5 @@
-//! The master backup, with real kills: what is restored is what was there, at the end and at earlier
-//! points, also where another program writes and collections come and go.
+//! The master backup, with real kills: what is restored is what was there, at the end and at
+//! earlier points, also where another program writes and collections come and go.
 
 mod dump;
 mod faults;

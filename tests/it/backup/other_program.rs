@@ -168,7 +168,8 @@ impl OtherProgram {
                 "insertMany"
             }
             27 => {
-                let range = doc! {"_id": {"$lt": self.dice.number(u64::try_from(PREPARED).unwrap()), "$mod": [7, 0]}};
+                let below = self.dice.number(u64::try_from(PREPARED).unwrap());
+                let range = doc! {"_id": {"$lt": below, "$mod": [7, 0]}};
                 let many = self.database.collection::<Document>("many");
                 many.update_many(range, doc! {"$inc": {"n": 1}})
                     .await
@@ -186,7 +187,8 @@ impl OtherProgram {
             33 => {
                 let name = format!("c{}", self.dice.below(COLLECTIONS));
                 let from = format!("field.{}", collection.name());
-                let to = doc! {"renameCollection": from, "to": format!("field.{name}"), "dropTarget": true};
+                let to = format!("field.{name}");
+                let to = doc! {"renameCollection": from, "to": to, "dropTarget": true};
                 let _ = self.client.database("admin").run_command(to).await;
                 "rename"
             }
@@ -334,7 +336,8 @@ fn odd_documents() -> Vec<Document> {
     let documents = ids.into_iter().map(|id| {
         doc! {
             "_id": id, "oid": {"$oid": "no oid"}, "nan": f64::NAN, "minus": -0.0,
-            "empty": "", "": "empty", "at": Bson::Timestamp(bson::Timestamp { time: 1, increment: 0 }),
+            "empty": "", "": "empty",
+            "at": Bson::Timestamp(bson::Timestamp { time: 1, increment: 0 }),
             "symbol": Bson::Symbol("s".into()), "undefined": Bson::Undefined,
         }
     });
