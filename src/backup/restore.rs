@@ -378,6 +378,7 @@ async fn finish(target: &Source, catalog: &Catalog, report: Report<'_>) -> Resul
     for ((database, name), options) in &catalog.views {
         target.make(database, name, options.clone()).await?;
     }
+    target.settle().await?;
     Ok(built)
 }
 

@@ -1,5 +1,7 @@
 //! What a restore does to a replica set: it makes collections, puts documents in, and reads them
 //! back. Never decides what belongs there.
+//!
+//! A write does not wait for a majority: [`Source::settle`] does, once for all of them.
 
 use std::time::Duration;
 
@@ -59,13 +61,13 @@ impl Source {
     ) -> Result<(), StoreError> {
         let mut create = doc! { "create": name };
         create.extend(options);
-        create.insert("writeConcern", doc! {"w": "majority"});
+        create.insert("writeConcern", doc! {"w": 1});
         self.run(database, create, WRITE_MAX).await.map(drop)
     }
 
     /// Drops a collection, if there is one.
     pub async fn unmake(&self, database: &str, name: &str) -> Result<(), StoreError> {
-        let drop_it = doc! { "drop": name, "writeConcern": {"w": "majority"} };
+        let drop_it = doc! { "drop": name, "writeConcern": {"w": 1} };
         match self.run(database, drop_it, WRITE_MAX).await {
             Err(error) if error.code() == Some(NO_SUCH_NAMESPACE) => Ok(()),
             dropped => dropped.map(drop),
@@ -81,7 +83,7 @@ impl Source {
     ) -> Result<(), StoreError> {
         let mut modify = doc! { "collMod": name };
         modify.extend(options);
-        modify.insert("writeConcern", doc! {"w": "majority"});
+        modify.insert("writeConcern", doc! {"w": 1});
         self.run(database, modify, WRITE_MAX).await.map(drop)
     }
 
@@ -181,6 +183,16 @@ impl Source {
         time.map_err(|_| StoreError::Damaged("no operationTime".into()))
     }
 
+    /// Waits until a majority holds everything that was written by now.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let since = self.written().await?;
+        let find = doc! {
+            "find": LOG, "limit": 1, "projection": {"_id": 1},
+            "readConcern": {"level": "majority", "afterClusterTime": since},
+        };
+        self.run(DATABASE, find, WRITE_MAX).await.map(drop)
+    }
+
     async fn write(
         &self,
         database: &str,
@@ -189,6 +201,7 @@ impl Source {
         array: RawArrayBuf,
     ) -> Result<(), StoreError> {
         command.append(field, array);
+        command.append(cstr!("writeConcern"), raw_of(&doc! {"w": 1})?);
         let database = database.to_owned();
         let call = move |client: Client| async move {
             client.database(&database).run_raw_command(command).await
