@@ -278,7 +278,7 @@ fn modify_index(indexes: &mut [Document], change: &Document) {
             ("name" | "keyPattern", _) => {}
             // Absent is what false means.
             ("hidden" | "unique" | "prepareUnique", Bson::Boolean(false)) => {
-                drop(index.remove(field))
+                drop(index.remove(field));
             }
             (_, value) => drop(index.insert(field, value.clone())),
         }

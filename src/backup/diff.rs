@@ -262,8 +262,8 @@ mod tests {
             states.push(changed(states.last().unwrap().clone(), step.clone()));
         }
         let last = states.last().unwrap();
-        for from in 0..states.len() {
-            let mut again = states[from].clone();
+        for (from, state) in states.iter().enumerate() {
+            let mut again = state.clone();
             for step in &steps {
                 again = changed(again, step.clone());
             }

@@ -300,7 +300,7 @@ pub(super) mod tests {
         manifest.sha256 = read.as_ref().unwrap().sha256.clone();
         assert_eq!(read, Some(manifest));
         let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().flatten().collect();
-        left.sort_by_key(|entry| entry.file_name());
+        left.sort_by_key(fs::DirEntry::file_name);
         let left: Vec<_> = left
             .iter()
             .map(|entry| entry.file_name().into_string().unwrap())

@@ -310,7 +310,7 @@ mod tests {
             );
             while let Some(document) = frame.document()? {
                 let id = crate::backup::raw::find(document, "_id").unwrap();
-                numbers.push(id.integer().unwrap() as i32);
+                numbers.push(i32::try_from(id.integer().unwrap()).unwrap());
             }
         }
         Ok(numbers)

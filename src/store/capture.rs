@@ -158,7 +158,7 @@ impl Source {
         let settings = config.get_document("config");
         let settings = settings.and_then(|config| config.get_document("settings"));
         let id = settings.and_then(|settings| settings.get_object_id("replicaSetId"));
-        Ok((name.to_owned(), id.ok().map(|id| id.to_hex())))
+        Ok((name.to_owned(), id.ok().map(bson::oid::ObjectId::to_hex)))
     }
 
     /// A cluster time up to which a majority has everything that was acknowledged before this call.

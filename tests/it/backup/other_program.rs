@@ -151,7 +151,14 @@ impl OtherProgram {
                 let _ = collection.update_one(filter, vec![set(field)]).await;
                 "odd name"
             }
-            20..23 => {
+            20 => {
+                // The oplog tells this one as a new length.
+                let shorter = doc! {"$slice": ["$arr", 1 + self.dice.number(2)]};
+                let shorter = doc! {"$set": {"arr": {"$cond": [{"$isArray": "$arr"}, shorter, 0]}}};
+                let _ = collection.update_one(filter, vec![shorter]).await;
+                "shorter array"
+            }
+            21..23 => {
                 let mut replacement = self.document();
                 replacement.remove("_id");
                 let replace = collection.replace_one(filter, replacement);
