@@ -4,6 +4,7 @@
 mod dump;
 mod faults;
 mod other_program;
+mod updates;
 
 use std::collections::BTreeMap;
 use std::fs;
