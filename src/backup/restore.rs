@@ -313,6 +313,13 @@ async fn make(target: &Source, collection: &Collection) -> Result<(), Error> {
     let name = collection.time_series().unwrap_or(&collection.name);
     if collection.time_series().is_some() {
         options.remove("clusteredIndex"); // made with the rest
+        if let Ok(series) = options.get_document_mut("timeseries")
+            && series.contains_key("granularity")
+        {
+            // It follows from the granularity, also from one that was set later.
+            series.remove("bucketMaxSpanSeconds");
+            series.remove("bucketRoundingSeconds");
+        }
     }
     target.make(&collection.database, name, options).await?;
     Ok(())

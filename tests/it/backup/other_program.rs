@@ -75,6 +75,9 @@ impl OtherProgram {
         self.database.run_command(capped).await.unwrap();
         let series = doc! {"create": "series", "timeseries": {"timeField": "t", "metaField": "m"}};
         self.database.run_command(series).await.unwrap();
+        let by_value = doc! {"key": {"m": 1, "t": -1}, "name": "by_m"};
+        let index = doc! {"createIndexes": "series", "indexes": [by_value]};
+        self.database.run_command(index).await.unwrap();
         let collated = doc! {"create": "collated", "collation": {"locale": "en", "strength": 2}};
         self.database.run_command(collated).await.unwrap();
         for id in ["b", "A", "c"] {
@@ -281,7 +284,7 @@ impl OtherProgram {
 
     async fn database_or_view(&mut self) -> &'static str {
         let brief = self.client.database("brief");
-        match self.dice.below(6) {
+        match self.dice.below(7) {
             0 => {
                 brief.drop().await.unwrap();
                 "drop of a database"
@@ -302,6 +305,17 @@ impl OtherProgram {
                 let many = self.database.collection::<Document>("many");
                 many.aggregate(out).await.unwrap();
                 "out"
+            }
+            5 => {
+                let series = match self.dice.below(3) {
+                    0 => doc! {"collMod": "series", "timeseries": {"granularity": "minutes"}},
+                    1 => doc! {"collMod": "series", "expireAfterSeconds": 86_400},
+                    _ => doc! {"createIndexes": "series", "indexes": [
+                        {"key": {"v": 1}, "name": "by_v"},
+                    ]},
+                };
+                let _ = self.database.run_command(series).await;
+                "series"
             }
             4 => {
                 let n = self.dice.number(5);
