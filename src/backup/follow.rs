@@ -252,6 +252,20 @@ impl<'a> Follower<'a> {
         Ok(events)
     }
 
+    /// Has the manifest say how far was read, also if nothing had happened: a point in time up to
+    /// there can be restored.
+    pub fn save_end(&self, folder: &Folder, manifest: &mut Manifest) -> Result<(), Error> {
+        let Some(base) = manifest.bases.last_mut() else {
+            return Ok(());
+        };
+        if base.end == self.last {
+            return Ok(());
+        }
+        base.end = self.last;
+        base.token = self.last_token.as_deref().map(hex);
+        folder.save(manifest)
+    }
+
     fn lost(&self) -> Error {
         Error::Lost(format!(
             "MongoDB's oplog does not reach back to the end of the backup: what happened after \

@@ -121,6 +121,7 @@ pub async fn run(
             changed = stop.changed() => if changed.is_err() { break },
         }
     }
+    follower.save_end(&folder, &mut manifest)?;
     let base = manifest.bases.last();
     let window = windows(&manifest).pop();
     Ok(Ran {
