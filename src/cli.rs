@@ -17,6 +17,7 @@ mod drill_files;
 mod drill_target;
 
 mod aggregate;
+mod backup;
 mod bench;
 mod check;
 mod completions;
@@ -35,6 +36,7 @@ mod man;
 mod put;
 mod repair;
 mod replace;
+mod restore;
 mod serve;
 mod status;
 mod up;
@@ -72,6 +74,8 @@ enum Command {
     Status(status::Args),
     Log(log::Args),
     Repair(repair::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Bench(bench::Args),
     Drill(drill::Args),
     Check(check::Args),
@@ -106,6 +110,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Log(args) => log::run(args),
         Command::Repair(args) => repair::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Drill(args) => drill::run(args),
         Command::Check(args) => check::run(args),

@@ -10,6 +10,7 @@ pub mod mutants;
 pub mod job;
 pub mod budget;
 pub mod store;
+pub mod backup;
 pub mod peer;
 pub mod sequencer;
 pub mod liveness;

@@ -111,7 +111,7 @@ pub enum Format {
 }
 
 impl Format {
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
             Self::Json => "json",

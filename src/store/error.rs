@@ -107,6 +107,21 @@ impl StoreError {
         )
     }
 
+    /// Whether the same call may succeed later without anybody's doing.
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::DiskFull
+                | Self::Contended
+                | Self::Passing(_)
+                | Self::Vague(_)
+                | Self::Crowded(_)
+                | Self::SnapshotGone
+                | Self::TimedOut(_)
+        )
+    }
+
     /// MongoDB stopped it when its time was over.
     pub(super) fn is_out_of_time(&self) -> bool {
         self.code() == Some(MAX_TIME_EXPIRED)

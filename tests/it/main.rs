@@ -8,6 +8,7 @@
 mod support;
 
 mod answers;
+mod backup;
 mod bad_input;
 mod browser;
 mod causal;

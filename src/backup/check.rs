@@ -1,0 +1,356 @@
+//! Reads all of a base, proves that it is what was written, and finds the point that a restore is
+//! to reach.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use bson::{Document, doc};
+
+use super::Report;
+use super::catalog::{Catalog, Span, Uuid};
+use super::error::Error;
+use super::event::Event;
+use super::folder::Folder;
+use super::follow::text_of;
+use super::frame::{Reader, hex};
+use super::manifest::{Base, Manifest, Mark, Time};
+use super::scan::{Lead, catalog_of};
+
+/// What can be restored from one base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub base: u32,
+    pub first: Mark,
+    pub last: Mark,
+}
+
+impl Window {
+    /// For programs.
+    pub fn document(&self) -> Document {
+        let mark = |mark: &Mark| {
+            doc! {
+                "position": mark.position, "stamp": mark.stamp, "time": text_of(mark.wall),
+                "clusterTime": bson::Timestamp::from(mark.time),
+            }
+        };
+        let base = i64::from(self.base);
+        doc! { "base": base, "first": mark(&self.first), "last": mark(&self.last) }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { base, first, last } = self;
+        write!(f, "from {first} to {last} (base {base})")
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = text_of(self.wall);
+        write!(f, "position {} (stamp {}, {at})", self.position, self.stamp)
+    }
+}
+
+/// What can be restored, one window a base.
+pub fn windows(manifest: &Manifest) -> Vec<Window> {
+    let whole = manifest.bases.iter().filter(|base| base.is_whole());
+    let windows = whole.filter_map(|base| {
+        Some(Window {
+            base: base.number,
+            first: base.window?,
+            last: base.end,
+        })
+    });
+    windows.collect()
+}
+
+/// The bases of a backup, one document each.
+pub fn list(folder: &Path) -> Result<Vec<Document>, Error> {
+    let (folder, manifest) = Folder::to_read(folder)?;
+    let mut rows = Vec::new();
+    for base in &manifest.bases {
+        let segments = folder.segments(base)?;
+        let files = base
+            .files
+            .iter()
+            .chain(segments.iter().map(|segment| &segment.file));
+        let bytes: u64 = files.map(|file| file.bytes).sum();
+        let count = |documents: u64| i64::try_from(documents).unwrap_or(i64::MAX);
+        let documents = base.files.iter().map(|file| file.documents).sum();
+        let events = segments.iter().map(|segment| segment.file.documents).sum();
+        let window = windows(&manifest)
+            .into_iter()
+            .find(|window| window.base == base.number);
+        let left_out = base.left_out.iter().map(ToString::to_string);
+        let left_out: Vec<_> = left_out.collect();
+        let mut row = doc! {
+            "base": i64::from(base.number), "documents": count(documents), "events": count(events),
+            "bytes": count(bytes), "leftOut": left_out,
+        };
+        match window {
+            Some(window) => row.extend(window.document()),
+            None => drop(row.insert("unfinished", true)),
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// What was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verified {
+    pub bases: u64,
+    pub files: u64,
+    pub bytes: u64,
+    pub documents: u64,
+    pub events: u64,
+}
+
+/// Reads all files of a backup and proves that they are what was written: their sums, that no event
+/// is missing between them, and that each batch is whole.
+pub fn verify(folder: &Path, report: Report<'_>) -> Result<Verified, Error> {
+    let (folder, manifest) = Folder::to_read(folder)?;
+    let mut verified = Verified::default();
+    for base in &manifest.bases {
+        let proof = prove(&folder, base, &Point::End, report)?;
+        verified.bases += 1;
+        verified.files += proof.files;
+        verified.bytes += proof.bytes;
+        verified.documents += proof.documents;
+        verified.events += proof.events;
+    }
+    Ok(verified)
+}
+
+/// Where a restore stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// At the last thing that the backup holds.
+    End,
+    /// After the batch at this position of the log.
+    Position(i64),
+    /// After the last change that was made by this time, in milliseconds since 1970.
+    Wall(i64),
+}
+
+impl Point {
+    /// Whether a base reaches it.
+    pub const fn is_in(&self, window: &Window) -> bool {
+        match self {
+            Self::End => true,
+            Self::Position(at) => window.first.position <= *at && *at <= window.last.position,
+            Self::Wall(at) => window.first.wall <= *at && *at <= window.last.wall,
+        }
+    }
+}
+
+/// What was found in a base that is whole up to its end.
+#[derive(Debug)]
+pub struct Proof {
+    /// The catalogue at the point.
+    pub catalog: Catalog,
+    pub spans: BTreeMap<Uuid, Span>,
+    /// The point: everything up to its time belongs to it.
+    pub mark: Mark,
+    pub files: u64,
+    pub bytes: u64,
+    pub documents: u64,
+    pub events: u64,
+}
+
+/// Reads all of a base.
+pub fn prove(
+    folder: &Folder,
+    base: &Base,
+    point: &Point,
+    report: Report<'_>,
+) -> Result<Proof, Error> {
+    let mut proof = Proof {
+        catalog: catalog_of(folder, base)?,
+        spans: BTreeMap::new(),
+        mark: base.window.unwrap_or(base.end),
+        files: 1,
+        bytes: base.catalog.bytes,
+        documents: 0,
+        events: 0,
+    };
+    for left_out in &base.left_out {
+        let unread = |uuid: &Uuid, _: &mut _| hex(uuid) != left_out.uuid;
+        proof.catalog.collections.retain(unread);
+    }
+    for file in &base.files {
+        let mut documents = 0;
+        let mut reader = Reader::open(folder.path(), file)?;
+        while let Some(mut frame) = reader.frame()? {
+            let lead = frame.document()?.map(Lead::read).transpose()?;
+            if let Some(Lead { uuid, at, .. }) = lead {
+                let span = proof.spans.entry(uuid).or_insert(Span {
+                    first: at,
+                    last: at,
+                });
+                span.first = span.first.min(at);
+                span.last = span.last.max(at);
+            }
+            while frame.document()?.is_some() {
+                documents += 1;
+            }
+        }
+        if documents != file.documents {
+            return Err(Error::damaged(
+                &file.name,
+                "it has another number of documents",
+            ));
+        }
+        proof.documents += documents;
+        (proof.files, proof.bytes) = (proof.files + 1, proof.bytes + file.bytes);
+        report(&format!("{} is whole", file.name));
+    }
+    let mut walk = Walk::new(base, *point);
+    for segment in folder.segments(base)? {
+        let mut reader = Reader::open(folder.path(), &segment.file)?;
+        let mut events = 0;
+        while let Some(mut frame) = reader.frame()? {
+            while let Some(document) = frame.document()? {
+                let event = Event::read(document)?;
+                if event.time < segment.first || event.time > segment.last {
+                    return Err(Error::damaged(
+                        &segment.file.name,
+                        "an event is of another time",
+                    ));
+                }
+                walk.take(&event, document, &mut proof)?;
+                events += 1;
+            }
+        }
+        if events != segment.file.documents {
+            return Err(Error::damaged(
+                &segment.file.name,
+                "it has another number of events",
+            ));
+        }
+        proof.events += events;
+        (proof.files, proof.bytes) = (proof.files + 1, proof.bytes + segment.file.bytes);
+        report(&format!("{} is whole", segment.file.name));
+    }
+    walk.end_group(&mut proof)?;
+    walk.end(base, &mut proof)?;
+    Ok(proof)
+}
+
+/// Goes through the events, one transaction after the other.
+struct Walk {
+    point: Point,
+    /// Everything up to there belongs to every point.
+    least: Mark,
+    reached: bool,
+    /// The log's last position.
+    position: Option<i64>,
+    group: Group,
+}
+
+/// The events of one cluster time.
+#[derive(Default)]
+struct Group {
+    mark: Mark,
+    has: Option<(i64, i64)>,
+    /// Those that change the catalogue.
+    changes: Vec<Vec<u8>>,
+}
+
+impl Walk {
+    fn new(base: &Base, point: Point) -> Self {
+        let least = base.window.unwrap_or_default();
+        Self {
+            reached: false,
+            point,
+            least,
+            position: None,
+            group: Group::default(),
+        }
+    }
+
+    fn take(&mut self, event: &Event<'_>, bytes: &[u8], proof: &mut Proof) -> Result<(), Error> {
+        if event.time != self.group.mark.time {
+            if event.time < self.group.mark.time {
+                return Err(Error::damaged("the events", "they go back in time"));
+            }
+            self.end_group(proof)?;
+            self.group.mark.time = event.time;
+        }
+        self.group.mark.wall = self.group.mark.wall.max(event.wall);
+        if let Some((position, stamp)) = event.log_entry() {
+            if self.position.is_some_and(|last| position != last + 1) {
+                let why =
+                    format!("position {position} of the log does not follow on the one before");
+                return Err(Error::damaged("the events", why));
+            }
+            self.position = Some(position);
+            self.group.has = Some((position, stamp));
+        }
+        if !event.is_of_document() {
+            self.group.changes.push(bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Decides whether the transaction belongs to the point.
+    fn end_group(&mut self, proof: &mut Proof) -> Result<(), Error> {
+        let group = std::mem::take(&mut self.group);
+        let next = Group {
+            mark: Mark {
+                wall: 0,
+                ..group.mark
+            },
+            ..Group::default()
+        };
+        self.group = next;
+        if group.mark.time == Time::default() {
+            return Ok(());
+        }
+        let early = group.mark.time <= self.least.time;
+        if !early {
+            match self.point {
+                Point::Position(at) if at <= self.least.position => self.reached = true,
+                Point::Wall(at) if group.mark.wall > at => self.reached = true,
+                _ => {}
+            }
+            if self.reached {
+                return Ok(());
+            }
+        }
+        for change in &group.changes {
+            proof.catalog.follow(&Event::read(change)?)?;
+        }
+        if !early {
+            proof.mark.time = group.mark.time;
+            proof.mark.wall = proof.mark.wall.max(group.mark.wall);
+            if let Some((position, stamp)) = group.has {
+                (proof.mark.position, proof.mark.stamp) = (position, stamp);
+                self.reached |= self.point == Point::Position(position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing happened between the last event and the end of the backup.
+    fn end(&self, base: &Base, proof: &mut Proof) -> Result<(), Error> {
+        if !self.reached && self.point == Point::End && base.is_whole() {
+            if self
+                .position
+                .is_some_and(|position| position != base.end.position)
+            {
+                return Err(Error::damaged("the events", "they end at another position"));
+            }
+            proof.mark = base.end;
+        }
+        match self.point {
+            Point::Position(at) if proof.mark.position != at => Err(Error::damaged(
+                "the events",
+                format!("position {at} of the log is not among them"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The folder of a backup: its lock, its manifest, what a run that was killed has left in it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::error::Error;
+use super::frame::{Reader, Writer};
+use super::manifest::{self, Base, Manifest, Segment};
+
+const LOCK: &str = "lock";
+const DRAFT: &str = "manifest.json.new";
+const SUFFIX: &str = ".dlb";
+
+/// A folder that holds a backup, or is to hold one.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Held as long as this is; absent for those who only read.
+    _lock: Option<File>,
+}
+
+impl Folder {
+    /// Opens a backup to read it.
+    pub fn to_read(path: &Path) -> Result<(Self, Manifest), Error> {
+        let folder = Self {
+            path: path.to_owned(),
+            _lock: None,
+        };
+        let manifest = folder.load()?.ok_or_else(|| {
+            let path = path.display();
+            Error::Folder(format!(
+                "{path} holds no backup: `drumline backup {path}` makes one"
+            ))
+        })?;
+        Ok((folder, manifest))
+    }
+
+    /// Opens a backup to write it, or an empty folder to begin one. What an earlier run has left is
+    /// taken out.
+    pub fn to_write(path: &Path) -> Result<(Self, Option<Manifest>), Error> {
+        refuse_foreign(path)?;
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(path);
+        made.map_err(Error::io("make the folder", path))?;
+        let folder = Self {
+            path: path.to_owned(),
+            _lock: Some(lock(path)?),
+        };
+        let manifest = folder.load()?;
+        folder.sweep(manifest.as_ref())?;
+        Ok((folder, manifest))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn load(&self) -> Result<Option<Manifest>, Error> {
+        let path = self.path.join(manifest::NAME);
+        match fs::read(&path) {
+            Ok(bytes) => Manifest::from_text(&bytes).map(Some),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
+    }
+
+    /// Replaces the manifest, in one step. From then on the files that it names are the backup.
+    pub fn save(&self, manifest: &Manifest) -> Result<(), Error> {
+        let draft = self.path.join(DRAFT);
+        let text = manifest.to_text()?;
+        let write = || {
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&draft)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            // The files that it names must be found by their names before it is.
+            File::open(&self.path)?.sync_all()?;
+            fs::rename(&draft, self.path.join(manifest::NAME))?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(Error::io("write", &draft))
+    }
+
+    /// Moves the segments that stand in the manifest into a chapter, if there are many.
+    pub fn make_chapter(&self, base: &mut Base) -> Result<(), Error> {
+        if base.segments.len() < manifest::SEGMENTS_MAX {
+            return Ok(());
+        }
+        let name = name_of(base.number, 'c', base.chapters.len() + 1);
+        let mut writer = Writer::create(&self.path, name)?;
+        for segment in base.segments.drain(..) {
+            let document = bson::serialize_to_vec(&segment);
+            let document =
+                document.map_err(|error| Error::damaged("a segment", error.to_string()))?;
+            writer.push(&document)?;
+        }
+        base.chapters.push(writer.finish()?);
+        Ok(())
+    }
+
+    /// All segments of a base, in order. Refuses those that do not follow on one another.
+    pub fn segments(&self, base: &Base) -> Result<Vec<Segment>, Error> {
+        let mut all = Vec::new();
+        for chapter in &base.chapters {
+            let mut reader = Reader::open(&self.path, chapter)?;
+            while let Some(mut frame) = reader.frame()? {
+                while let Some(document) = frame.document()? {
+                    let segment = bson::deserialize_from_slice(document);
+                    all.push(segment.map_err(|_| {
+                        Error::damaged(&chapter.name, "it is not what was written")
+                    })?);
+                }
+            }
+        }
+        all.extend(base.segments.iter().cloned());
+        for pair in all.windows(2) {
+            if let [before, after] = pair
+                && after.first <= before.last
+            {
+                return Err(Error::damaged(
+                    &after.file.name,
+                    "it does not follow on the one before",
+                ));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Takes out the files that no manifest names: a run that was killed has left them.
+    fn sweep(&self, manifest: Option<&Manifest>) -> Result<(), Error> {
+        let mut named = BTreeSet::new();
+        for base in manifest.iter().flat_map(|manifest| &manifest.bases) {
+            let entries = std::iter::once(&base.catalog)
+                .chain(&base.files)
+                .chain(&base.chapters);
+            named.extend(entries.map(|entry| entry.name.clone()));
+            named.extend(
+                self.segments(base)?
+                    .into_iter()
+                    .map(|segment| segment.file.name),
+            );
+        }
+        for entry in fs::read_dir(&self.path).map_err(Error::io("read", &self.path))? {
+            let entry = entry.map_err(Error::io("read", &self.path))?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if name == DRAFT || (is_ours(name) && !named.contains(name)) {
+                fs::remove_file(entry.path()).map_err(Error::io("delete", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a file: `f` of documents, `s` of events, `c` of segments.
+pub fn name_of(base: u32, kind: char, number: usize) -> String {
+    format!("b{base:04}-{kind}{number:06}{SUFFIX}")
+}
+
+/// The name of a base's catalog.
+pub fn catalog_name(base: u32) -> String {
+    format!("b{base:04}-catalog{SUFFIX}")
+}
+
+fn is_ours(name: &str) -> bool {
+    let parts = name
+        .strip_suffix(SUFFIX)
+        .and_then(|name| name.strip_prefix('b'));
+    let parts = parts.and_then(|name| name.split_once('-'));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    parts.is_some_and(|(base, rest)| {
+        let number = rest.strip_prefix(['f', 's', 'c']);
+        digits(base) && (rest == "catalog" || number.is_some_and(digits))
+    })
+}
+
+/// A folder that holds other things is no place for a backup.
+fn refuse_foreign(path: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            return Err(Error::Folder(format!("{} is no folder", path.display())));
+        }
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    if path.join(manifest::NAME).exists() {
+        return Ok(());
+    }
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        if name != LOCK && name != DRAFT && !is_ours(name) {
+            return Err(Error::Folder(format!(
+                "{} holds other files ('{name}') and no backup: give a new or an empty folder",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(Error::io("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(folder.to_owned())),
+        Err(error) => Err(Error::io("lock", &path)(error.into())),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::backup::manifest::tests::{file, manifest};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A folder that goes with the test.
+    #[derive(Debug)]
+    pub struct Temporary(PathBuf);
+
+    impl Temporary {
+        pub fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("drumline-backup-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        pub fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_folder_of_other_things_and_a_file_are_refused_and_left_alone() {
+        let folder = Temporary::new();
+        fs::write(folder.path().join("photo.jpg"), "x").unwrap();
+        let told = Folder::to_write(folder.path()).unwrap_err().to_string();
+        assert!(told.contains("holds other files ('photo.jpg')"), "{told}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let file = folder.path().join("photo.jpg");
+        let told = Folder::to_write(&file).unwrap_err().to_string();
+        assert!(told.ends_with("is no folder"), "{told}");
+        let told = Folder::to_read(folder.path()).unwrap_err().to_string();
+        assert!(told.contains("holds no backup"), "{told}");
+    }
+
+    #[test]
+    fn one_run_at_a_time_has_a_folder() {
+        let place = Temporary::new();
+        let first = Folder::to_write(place.path()).unwrap();
+        let second = Folder::to_write(place.path());
+        assert!(matches!(second, Err(Error::Locked(_))), "{second:?}");
+        drop(first);
+        Folder::to_write(place.path()).unwrap();
+    }
+
+    #[test]
+    fn leftovers_go_and_what_the_manifest_names_stays() {
+        let place = Temporary::new();
+        let mut manifest = manifest();
+        {
+            let (folder, none) = Folder::to_write(place.path()).unwrap();
+            assert_eq!(none, None);
+            folder.save(&manifest).unwrap();
+        }
+        let names = [
+            "b0001-catalog.dlb",
+            "b0001-f000001.dlb",
+            "b0001-s000001.dlb",
+            "b0001-f000002.dlb",
+            "b0001-s000002.dlb",
+            "b0002-catalog.dlb",
+            "manifest.json.new",
+            "notes.txt",
+            "b1-x.dlb",
+        ];
+        for name in names {
+            fs::write(place.path().join(name), "x").unwrap();
+        }
+        let (_, read) = Folder::to_write(place.path()).unwrap();
+        manifest.sha256 = read.as_ref().unwrap().sha256.clone();
+        assert_eq!(read, Some(manifest));
+        let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().flatten().collect();
+        left.sort_by_key(fs::DirEntry::file_name);
+        let left: Vec<_> = left
+            .iter()
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        let stay = [
+            "b0001-catalog.dlb",
+            "b0001-f000001.dlb",
+            "b0001-s000001.dlb",
+            "b1-x.dlb",
+            "lock",
+            "manifest.json",
+            "notes.txt",
+        ];
+        assert_eq!(left, stay);
+    }
+
+    #[test]
+    fn many_segments_move_into_a_chapter_and_are_read_from_it() {
+        let place = Temporary::new();
+        let (folder, _) = Folder::to_write(place.path()).unwrap();
+        let mut base = manifest().bases.remove(0);
+        let template = base.segments.remove(0);
+        let mut expected = Vec::new();
+        for number in 1..=300_u32 {
+            let mut segment = template.clone();
+            segment.file = file(&name_of(1, 's', usize::try_from(number).unwrap()));
+            (segment.first, segment.last) = ((number, 1).into(), (number, 5).into());
+            base.segments.push(segment.clone());
+            expected.push(segment);
+            folder.make_chapter(&mut base).unwrap();
+        }
+        assert_eq!(
+            (base.chapters.len(), base.segments.len()),
+            (2, 300 - 2 * 128)
+        );
+        assert_eq!(folder.segments(&base).unwrap(), expected);
+        base.segments.swap(0, 1);
+        let told = folder.segments(&base).unwrap_err().to_string();
+        assert!(told.contains("does not follow"), "{told}");
+    }
+}

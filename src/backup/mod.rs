@@ -1,0 +1,31 @@
+//! The master backup: one base and the events after it, in files that are never rewritten; and the
+//! way back. docs/backup.md is its manual.
+//!
+//! `run` takes a backup (`scan` reads the base, `follow` the events), `check` reads all of one and
+//! proves it, `restore` puts one back (`replay` makes documents of base and events). Never speaks
+//! to a node, and never to MongoDB but through `store`.
+
+mod catalog;
+mod check;
+mod diff;
+mod error;
+mod event;
+mod folder;
+mod follow;
+mod frame;
+mod manifest;
+mod raw;
+mod replay;
+mod restore;
+mod run;
+mod scan;
+mod sums;
+
+pub use check::{Point, Verified, Window, list, verify, windows};
+pub use error::Error;
+pub use manifest::{LeftOut, Mark, Time};
+pub use restore::{Plan, Restored, restore};
+pub use run::{Ran, Settings, run};
+
+/// Says how the work goes on, in plain lines.
+pub type Report<'a> = &'a (dyn Fn(&str) + Sync);
