@@ -8,7 +8,10 @@ use super::args::Format;
 use super::output::Output;
 use super::table::terminal_width;
 use crate::drill::Fault;
-use crate::text::{cut, left, width};
+use crate::text::{left, width, wrapped};
+
+/// What is done takes this much of a line at least, however narrow the terminal.
+const WIDTH_MIN: usize = 20;
 
 pub fn run(format: Format) -> anyhow::Result<Exit> {
     let mut output = Output::new(format);
@@ -31,9 +34,12 @@ pub fn run(format: Format) -> anyhow::Result<Exit> {
                 .map(|(name, _)| width(name))
                 .max()
                 .unwrap_or(0);
+            let room = terminal_width().saturating_sub(widest + 2).max(WIDTH_MIN);
             for (fault, what) in [heading].iter().chain(&faults) {
-                let line = format!("{}  {what}", left(fault, widest));
-                output.line(&cut(&line, terminal_width()))?;
+                for (index, line) in wrapped(what, room).iter().enumerate() {
+                    let fault = if index == 0 { fault } else { "" };
+                    output.line(&format!("{}  {line}", left(fault, widest)))?;
+                }
             }
         }
     }

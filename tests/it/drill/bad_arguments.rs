@@ -19,18 +19,18 @@ fn the_list_has_each_fault_with_what_it_does() {
         .collect();
     let help = sandbox.ok(&["drill", "--help"]).stdout;
     let table = sandbox.ok(&["drill", "list"]).stdout;
-    assert_eq!(table.lines().count(), faults.len() + 1, "{table}");
+    let wide = table.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None);
+    // A long line is broken.
+    let table = table.split_whitespace().collect::<Vec<_>>().join(" ");
     for (fault, what) in &faults {
         assert!(
             !what.is_empty() && PAGE.contains(&format!("| `{fault}` |")),
             "{fault}"
         );
-        let row = table
-            .lines()
-            .find(|line| line.starts_with(&format!("{fault} ")));
         assert!(
-            row.is_some_and(|row| row.ends_with(what)),
-            "{fault}: {row:?}"
+            table.contains(&format!(" {fault} {what}")),
+            "{fault}: {table}"
         );
         assert!(help.contains(&format!("- {fault}:")), "{fault}");
     }
