@@ -14,6 +14,7 @@ mod table;
 
 mod drill_diff;
 mod drill_files;
+mod drill_list;
 mod drill_target;
 
 mod aggregate;
@@ -33,6 +34,7 @@ mod insert;
 mod log;
 mod ls;
 mod man;
+mod manual;
 mod put;
 mod repair;
 mod replace;
@@ -44,7 +46,7 @@ mod update;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use exit::Exit;
 
@@ -85,6 +87,31 @@ enum Command {
     Guard(guard::Args),
     #[command(hide = true)]
     Initiate(initiate::Args),
+}
+
+/// The program as it is offered: without the commands and flags that it keeps for itself.
+fn offered() -> clap::Command {
+    let version = env!("CARGO_PKG_VERSION");
+    let shown = without_hidden(&Cli::command());
+    shown.version(version).propagate_version(true)
+}
+
+fn without_hidden(command: &clap::Command) -> clap::Command {
+    // Its names are those of the program's text, which lives as long as the process, but clap
+    // gives them out for less. They are few, and asked for once.
+    let name: &'static str = command.get_name().to_owned().leak();
+    let args = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    let inner = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+    let mut shown = clap::Command::new(name)
+        .args(args.cloned())
+        .subcommands(inner.map(without_hidden));
+    if let Some(about) = command.get_about() {
+        shown = shown.about(about.clone());
+    }
+    if let Some(about) = command.get_long_about() {
+        shown = shown.long_about(about.clone());
+    }
+    shown
 }
 
 /// Runs the command that the process's arguments name.

@@ -1,10 +1,9 @@
 //! `drumline completions`.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::output::Output;
-use super::{Cli, Exit, args::Format};
+use super::{Exit, args::Format, offered};
 
 /// Print a completion script for a shell.
 #[derive(Debug, clap::Args)]
@@ -15,7 +14,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "drumline", &mut script);
+    clap_complete::generate(args.shell, &mut offered(), "drumline", &mut script);
     let mut output = Output::new(Format::Table);
     output.write(&String::from_utf8(script)?)?;
     output.flush()?;

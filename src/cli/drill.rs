@@ -12,7 +12,7 @@ use super::exit::{ExitError, say};
 use super::output::Output;
 use super::status::has_colour;
 use super::table::terminal_width;
-use super::{drill_diff, drill_target::Wanted};
+use super::{drill_diff, drill_list, drill_target::Wanted};
 use crate::cluster::StopRequests;
 use crate::drill::outcome::{broken, is_confirmed};
 use crate::drill::report::{Report, Verdict};
@@ -50,7 +50,9 @@ pub struct Args {
     /// Keep report.json, report.html, history.jsonl and log.jsonl in this folder
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
-    /// Fail if a limit is passed, as outage=300ms,loss=0; with --report writes junit.xml too
+    /// Fail if a limit is passed, as outage=300ms,stall=1s,loss=0: outage is the longest time without
+    /// an acknowledged write from the fault until it was taken back and writes had gone on, stall the
+    /// longest after that; with --report writes junit.xml too
     #[arg(long, value_name = "KEY=LIMIT,...", value_parser = slo::parse)]
     slo: Option<Slo>,
     /// The plain driver without Drumline, on a cluster without nodes, for comparison
@@ -85,14 +87,23 @@ enum Other {
         #[arg(short, long, value_name = "FORMAT", default_value = "table")]
         output: Format,
     },
+    /// List what can be done to a cluster
+    List {
+        /// How to print
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: Format,
+    },
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    if let Some(Other::Diff { a, b, output }) = &args.other {
-        return drill_diff::run(a, b, *output);
+    match &args.other {
+        Some(Other::Diff { a, b, output }) => return drill_diff::run(a, b, *output),
+        Some(Other::List { output }) => return drill_list::run(*output),
+        None => {}
     }
     let Some(fault) = args.fault else {
-        return Err(ExitError::usage("name a fault, like `drumline drill kill`").into());
+        let what = "name a fault, like `drumline drill kill`; `drumline drill list` has them all";
+        return Err(ExitError::usage(what).into());
     };
     let settings = args.remote.settings().map_err(ExitError::from)?;
     let format = Format::choose(&settings)?;

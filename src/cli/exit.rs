@@ -26,6 +26,8 @@ pub enum Exit {
     Violation = 5,
 }
 
+const GIVE_KEY: &str = "give it with --api-key-file or DRUMLINE_API_KEY";
+
 /// An error that knows its exit status. Any other error exits with [`Exit::Failed`].
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -70,10 +72,16 @@ impl From<ClientError> for ExitError {
             ClientError::Unknown { id, .. } | ClientError::UnknownToGuest { id } => {
                 format!("{error} (--request-id {id})")
             }
-            ClientError::Refused { status, code, .. }
-                if *status == 401 || code == "MissingParameter" =>
-            {
-                format!("{error}; give the API key with --api-key-file or DRUMLINE_API_KEY")
+            ClientError::Refused { code, .. } if code == "MissingParameter" => {
+                format!("the server wants an API key; {GIVE_KEY}")
+            }
+            ClientError::Refused { status: 401, .. } => {
+                format!("the server does not take this API key; {GIVE_KEY}")
+            }
+            ClientError::Refused { status: 422, .. } | ClientError::Guest(Failure::IdReused) => {
+                "the request id was used before, for another request; leave --request-id out, and \
+                 a new one is drawn"
+                    .into()
             }
             _ => error.to_string(),
         };

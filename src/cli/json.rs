@@ -6,7 +6,7 @@ use bson::{Bson, Document};
 
 use crate::ejson::{self, Fault, Item};
 use crate::model::Update;
-use crate::model::limits::BODY_BYTES_MAX;
+use crate::model::limits::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX, INSERT_DOCUMENTS_MAX};
 
 use super::exit::ExitError;
 
@@ -67,8 +67,24 @@ impl<'a> Argument<'a> {
     /// An argument that is one document.
     pub fn to_document(self) -> Result<Document> {
         match self.one()? {
-            Bson::Document(document) => Ok(document),
+            Bson::Document(document) => {
+                self.check_size(&document, "it")?;
+                Ok(document)
+            }
             _ => Err(self.wrong("it is JSON, but no object")),
+        }
+    }
+
+    /// A whole document, to be put in the place of another one.
+    pub fn to_replacement(self) -> Result<Document> {
+        let document = self.to_document()?;
+        match document.keys().find(|key| key.starts_with('$')) {
+            Some(key) => Err(self.refused(&format!(
+                "it holds the operator '{}', and takes the place of a whole document: for \
+                 operators there is `drumline update`",
+                key.escape_debug()
+            ))),
+            None => Ok(document),
         }
     }
 
@@ -83,10 +99,47 @@ impl<'a> Argument<'a> {
     /// Operators, or a pipeline.
     pub fn to_update(self) -> Result<Update> {
         match self.one()? {
-            Bson::Document(operators) => Ok(Update::Operators(operators)),
+            Bson::Document(operators) => {
+                self.check_operators(&operators)?;
+                Ok(Update::Operators(operators))
+            }
+            Bson::Array(stages) if stages.is_empty() => Err(self.wrong("it holds no stage")),
             Bson::Array(stages) => Ok(Update::Pipeline(self.all_documents(stages)?)),
             _ => Err(self.wrong("it is JSON, but neither an object nor an array")),
         }
+    }
+
+    /// MongoDB would take an object without operators for a whole document.
+    fn check_operators(self, operators: &Document) -> Result<()> {
+        if operators.is_empty() {
+            return Err(self.wrong("it holds no operator"));
+        }
+        self.check_size(operators, "it")?;
+        for (key, value) in operators {
+            let key = key.escape_debug();
+            if !key.to_string().starts_with('$') {
+                return Err(self.wrong(&format!(
+                    "it holds the plain field '{key}', and for a whole document there is \
+                     `drumline replace`"
+                )));
+            }
+            if value.as_document().is_none() {
+                return Err(self.wrong(&format!("{key} in it takes an object of fields")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_size(self, document: &Document, which: &str) -> Result<()> {
+        let bytes = document.to_vec().map_or(0, |bytes| bytes.len());
+        if bytes <= DOCUMENT_BYTES_MAX {
+            return Ok(());
+        }
+        Err(self.refused(&format!(
+            "{which} takes {} KiB as MongoDB stores it, and {} KiB is the most of a document",
+            bytes.div_ceil(1 << 10),
+            DOCUMENT_BYTES_MAX >> 10
+        )))
     }
 
     /// One document, an array of documents, or several documents one after the other.
@@ -107,6 +160,20 @@ impl<'a> Argument<'a> {
         if documents.is_empty() {
             return Err(self.wrong("it holds no document"));
         }
+        if documents.len() > INSERT_DOCUMENTS_MAX {
+            return Err(self.refused(&format!(
+                "it holds {} documents, and one insert takes up to {INSERT_DOCUMENTS_MAX}: send it \
+                 in parts, like with `split -l {INSERT_DOCUMENTS_MAX}`",
+                documents.len()
+            )));
+        }
+        for (index, document) in documents.iter().enumerate() {
+            let which = match many {
+                true => format!("document {} in it", index + 1),
+                false => "it".into(),
+            };
+            self.check_size(document, &which)?;
+        }
         Ok(Documents { documents, many })
     }
 
@@ -125,7 +192,11 @@ impl<'a> Argument<'a> {
         } else {
             self.text.as_bytes().to_vec()
         };
-        ejson::values(&text).map_err(|fault| self.wrong(&located(&fault)))
+        // What a value of Extended JSON takes instead is said by the fault itself.
+        ejson::values(&text).map_err(|fault| match fault.is_syntax {
+            true => self.wrong(&located(&fault)),
+            false => self.refused(&located(&fault)),
+        })
     }
 
     /// Documents that stand one after the other; a line is what the user looks for.
@@ -171,8 +242,17 @@ impl<'a> Argument<'a> {
     }
 
     fn wrong(self, what: &str) -> ExitError {
+        // Who sends a file knows its form, and one place in it is wrong.
+        if self.text == "-" {
+            return self.refused(what);
+        }
         let Self { name, example, .. } = self;
         ExitError::usage(format!("{name}: {what}; write it like {example}"))
+    }
+
+    /// Without an example: the text says what to do.
+    fn refused(self, what: &str) -> ExitError {
+        ExitError::usage(format!("{}: {what}", self.name))
     }
 }
 
@@ -256,6 +336,39 @@ mod tests {
         for wrong in ["", "[]", "5", "[5]", "{} []", "{} 5", "{a: 1}"] {
             assert!(read(wrong).is_err(), "{wrong:?} was taken");
         }
+    }
+
+    #[test]
+    fn what_no_server_would_take_is_told_in_words_of_the_command_line() {
+        let update = |text| Argument::update(text).to_update().unwrap_err().message;
+        let replace = |text| {
+            let read = Argument::document("DOC", text).to_replacement();
+            read.unwrap_err().message
+        };
+        assert!(update("{}").starts_with("UPDATE: it holds no operator; write it like"));
+        assert!(update("[]").starts_with("UPDATE: it holds no stage; write it like"));
+        assert!(update(r#"{"a": 1}"#).contains("plain field 'a'"));
+        assert!(update(r#"{"$set": 1}"#).contains("$set in it takes an object"));
+        assert!(replace(r#"{"$set": {"a": 1}}"#).contains("the operator '$set'"));
+        let many = "{}".repeat(INSERT_DOCUMENTS_MAX + 1);
+        let error = Argument::document("DOC", &many).to_documents().unwrap_err();
+        assert!(
+            error.message.contains("it holds 10001 documents"),
+            "{}",
+            error.message
+        );
+        let large = format!(
+            "{{\"a\": 1}}\n{{\"a\": \"{}\"}}",
+            "x".repeat(DOCUMENT_BYTES_MAX)
+        );
+        let error = Argument::document("DOC", &large)
+            .to_documents()
+            .unwrap_err();
+        assert!(
+            error.message.contains("document 2 in it takes 16381 KiB"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let id = json::id(&args.id)?;
-    let replacement = Argument::document("DOC", &args.document).to_document()?;
+    let replacement = Argument::document("DOC", &args.document).to_replacement()?;
     check_same_id(&id, &replacement)?;
     let write = Write::Replace {
         filter: doc! { "_id": id },

@@ -31,7 +31,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     json::check_stdin(&[&args.filter, &args.document])?;
     let write = Write::Replace {
         filter: Argument::filter(&args.filter).to_document()?,
-        replacement: Argument::document("DOC", &args.document).to_document()?,
+        replacement: Argument::document("DOC", &args.document).to_replacement()?,
         upsert: args.upsert,
     };
     session::run(&args.remote, async |session| {

@@ -144,8 +144,12 @@ pub fn outcome(run: &Run) -> String {
         Some(ms) => format!("first acknowledgement after {ms:.0} ms"),
         None => "no acknowledgement any more".into(),
     };
+    let stall = match run.outage.stall_ms {
+        Some(ms) => format!("stall {ms:.0} ms"),
+        None => "no return".into(),
+    };
     format!(
-        "fault {}, {first}, longest gap {:.0} ms, {} acknowledged, {} failed, {} unknown",
+        "fault {}, {first}, outage {:.0} ms, {stall}, {} acknowledged, {} failed, {} unknown",
         word(run.confirmation.verdict),
         run.outage.outage_ms,
         run.counts.acknowledged,

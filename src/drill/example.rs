@@ -112,6 +112,10 @@ fn run_of(number: usize, parts: [f64; 4], dice: &mut Dice) -> Run {
                 format!("after: {} is primary, term 4", HOSTS[1]),
             ],
         },
+        calm: Some(Calm {
+            carried: true,
+            late_p99_ms: 6.8,
+        }),
         outage: Outage {
             from_its_end: false,
             detect_ms: Some(parts[0]),
@@ -120,6 +124,9 @@ fn run_of(number: usize, parts: [f64; 4], dice: &mut Dice) -> Run {
             answer_ms: Some(parts[3]),
             first_ack_ms: Some(first_ack),
             outage_ms: first_ack + 1.5,
+            outage_at_ms: Some(fault),
+            stall_ms: Some(41.0),
+            stall_at_ms: Some(fault + 3_600.0),
         },
         counts: Counts {
             acknowledged: count(|b| b.acknowledged),
@@ -303,6 +310,9 @@ pub fn hostile() -> Report {
         answer_ms: None,
         first_ack_ms: None,
         outage_ms: f64::INFINITY,
+        outage_at_ms: Some(f64::NAN),
+        stall_ms: Some(f64::INFINITY),
+        stall_at_ms: Some(-1.0),
     };
     run.fault_from_ms = f64::NAN;
     run.fault_to_ms = -1.0;

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::load::Sample;
-use super::report::{Bucket, Counts, Outage, Percentiles, Phases, SlowOperation};
+use super::report::{Bucket, Calm, Counts, Outage, Percentiles, Phases, SlowOperation};
 use super::timeline::Moments;
 use crate::check::history::Outcome;
 
@@ -12,19 +12,44 @@ const BUCKET_US: u32 = 10_000;
 const LATENCY_US_MAX: u64 = 300_000_000;
 /// Three digits: an error of at most 0.1%.
 const DIGITS: u8 = 3;
+/// A machine whose load is later than this before the fault does not carry it: an outage is of
+/// the same length, and cannot be told from it.
+const CALM_P99_US_MAX: u64 = 250_000;
 
 /// What the clients saw of the fault. Times are microseconds after the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
     /// The first acknowledgement of a write that was sent when the fault was done, or after its end.
     pub first_ack_us: Option<u32>,
-    /// The longest time without an acknowledged write: from, and to.
-    pub longest: (u32, u32),
+    /// The longest time without an acknowledged write, from the fault until it was taken back and
+    /// writes had gone on: from, and to.
+    pub outage: (u32, u32),
+    /// The longest such time after that. None if writes did not go on.
+    pub stall: Option<(u32, u32)>,
 }
 
-/// Looks for the gap that begins at the fault at the earliest. The first acknowledgement
-/// that counts is of a write that was sent from `sent_from_us` on: when the fault is done, or its end.
-pub fn gap(samples: &[Sample], fault_us: u32, sent_from_us: u32, end_us: u32) -> Gap {
+/// When what is looked at happened, in microseconds after the start of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Course {
+    pub fault_us: u32,
+    /// The first acknowledgement that counts is of a write that was sent from here on: when the
+    /// fault is done, or its end.
+    pub sent_from_us: u32,
+    /// When the drill began to take the fault back.
+    pub heal_us: u32,
+    pub end_us: u32,
+}
+
+/// Looks for the gaps that begin at the fault at the earliest. What was silent when the fault was
+/// taken back and writes had gone on before is silent twice: until then by the fault, from then on
+/// by the return.
+pub fn gap(samples: &[Sample], course: &Course) -> Gap {
+    let Course {
+        fault_us,
+        sent_from_us,
+        heal_us,
+        end_us,
+    } = *course;
     let writes_done = || acknowledged(samples).filter(|sample| sample.is_write);
     let first_ack_us = writes_done()
         .filter(|sample| sample.sent_us >= sent_from_us)
@@ -44,10 +69,37 @@ pub fn gap(samples: &[Sample], fault_us: u32, sent_from_us: u32, end_us: u32) ->
     });
     let begins = std::iter::once(fault_us).chain(returns.iter().copied());
     let gaps = begins.zip(returns.iter().copied());
-    let longest = gaps.max_by_key(|(from, to)| to.saturating_sub(*from));
+    let over_us = first_ack_us.map(|at| at.max(heal_us));
+    let until = over_us.unwrap_or(u32::MAX);
+    let in_outage = gaps.clone().filter(|(from, _)| *from < until);
+    let in_outage = in_outage.map(|(from, to)| (from, to.min(until)));
+    let stall = over_us.and_then(|over| {
+        let after = gaps.filter(|(_, to)| *to > over);
+        longest(after.map(|(from, to)| (from.max(over), to)))
+    });
     Gap {
         first_ack_us,
-        longest: longest.unwrap_or((fault_us, fault_us)),
+        outage: longest(in_outage).unwrap_or((fault_us, fault_us)),
+        stall,
+    }
+}
+
+fn longest(gaps: impl Iterator<Item = (u32, u32)>) -> Option<(u32, u32)> {
+    gaps.max_by_key(|(from, to)| to.saturating_sub(*from))
+}
+
+/// Whether the machine carried the load before the fault. What is not answered when the fault
+/// comes is as late as it is then.
+pub fn calm(samples: &[Sample], fault_us: u32) -> Calm {
+    let due = samples.iter().filter(|sample| sample.due_us < fault_us);
+    let late = |sample: &Sample| sample.returned_us.min(fault_us) - sample.due_us;
+    let mut lates: Vec<u32> = due.map(late).collect();
+    lates.sort_unstable();
+    let rank = (lates.len() * 99).div_ceil(100).saturating_sub(1);
+    let p99_us = lates.get(rank).copied().unwrap_or(0);
+    Calm {
+        carried: u64::from(p99_us) <= CALM_P99_US_MAX,
+        late_p99_ms: millis(p99_us),
     }
 }
 
@@ -81,8 +133,15 @@ pub fn outage(gap: &Gap, origin_us: u32, start_ns: u64, moments: Moments) -> Out
         first_ack_ms: gap
             .first_ack_us
             .map(|at| millis(at.saturating_sub(origin_us))),
-        outage_ms: millis(gap.longest.1.saturating_sub(gap.longest.0)),
+        outage_ms: length(gap.outage),
+        outage_at_ms: Some(millis(gap.outage.0)),
+        stall_ms: gap.stall.map(length),
+        stall_at_ms: gap.stall.map(|(from, _)| millis(from)),
     }
+}
+
+fn length((from, to): (u32, u32)) -> f64 {
+    millis(to.saturating_sub(from))
 }
 
 pub fn counts(samples: &[Sample], unsent: u64) -> Counts {
@@ -135,7 +194,7 @@ pub fn slowest(samples: &[Sample]) -> Vec<SlowOperation> {
 
 /// Latencies of acknowledged operations before the fault, in it, and after it.
 pub fn phases(samples: &[Sample], fault_us: u32, gap: &Gap) -> Phases {
-    let outage_to = gap.longest.1.max(gap.first_ack_us.unwrap_or(0));
+    let outage_to = gap.outage.1.max(gap.first_ack_us.unwrap_or(0));
     let due_in_it = acknowledged(samples)
         .filter(|sample| sample.due_us >= fault_us && sample.due_us <= outage_to);
     let during_to = due_in_it.map(|sample| sample.returned_us).max();
@@ -191,6 +250,21 @@ pub fn millis(us: u32) -> f64 {
 mod tests {
     use super::*;
 
+    const COURSE: Course = Course {
+        fault_us: 100_000,
+        sent_from_us: 100_000,
+        heal_us: 900_000,
+        end_us: 1_000_000,
+    };
+
+    fn until(end_us: u32) -> Course {
+        Course {
+            heal_us: end_us,
+            end_us,
+            ..COURSE
+        }
+    }
+
     fn write(due_us: u32, returned_us: u32, outcome: Outcome) -> Sample {
         Sample {
             due_us,
@@ -219,9 +293,9 @@ mod tests {
     #[test]
     fn the_gap_begins_at_the_fault_and_ends_with_an_answer() {
         let samples = outage_of_300_ms();
-        let gap = gap(&samples, 100_000, 100_000, 1_000_000);
+        let gap = gap(&samples, &COURSE);
         assert_eq!(gap.first_ack_us, Some(401_000));
-        assert_eq!(gap.longest, (100_000, 401_000));
+        assert_eq!(gap.outage, (100_000, 401_000));
         let phases = phases(&samples, 100_000, &gap);
         assert_eq!(phases.before.count, 10);
         assert_eq!(
@@ -233,14 +307,70 @@ mod tests {
     }
 
     #[test]
+    fn what_stalls_at_the_return_is_no_outage() {
+        let answers = [110_000, 300_000, 890_000, 910_000, 1_600_000, 1_610_000];
+        let samples = answers.map(|at| write(at - 5_000, at, Outcome::Ok));
+        let course = |heal_us| Course { heal_us, ..COURSE };
+        let found = gap(&samples, &course(900_000));
+        assert_eq!(found.first_ack_us, Some(110_000));
+        assert_eq!(found.outage, (300_000, 890_000));
+        assert_eq!(found.stall, Some((910_000, 1_600_000)));
+        // One gap on both sides of the return is divided by it.
+        let found = gap(&samples, &course(1_490_000));
+        assert_eq!(found.outage, (300_000, 890_000));
+        assert_eq!(found.stall, Some((1_490_000, 1_600_000)));
+        let found = gap(&samples, &course(1_590_000));
+        assert_eq!(found.outage, (910_000, 1_590_000));
+        // Where nothing can be acknowledged before the return, the outage lasts until it is.
+        let of_majority = Course {
+            sent_from_us: 900_000,
+            ..course(900_000)
+        };
+        let samples = [1_500_000, 1_510_000, 1_600_000].map(|at| write(950_000, at, Outcome::Ok));
+        let found = gap(&samples, &of_majority);
+        assert_eq!(found.outage, (100_000, 1_500_000));
+        assert_eq!(found.stall, Some((1_510_000, 1_600_000)));
+        let outage = outage(&found, 900_000, 0, Moments::default());
+        assert_eq!(
+            (outage.stall_ms, outage.stall_at_ms),
+            (Some(90.0), Some(1_510.0))
+        );
+    }
+
+    #[test]
+    fn a_load_that_is_late_before_the_fault_is_not_carried() {
+        let of = |took: u32| -> Vec<Sample> {
+            let due = (0..100).map(|number| number * 10_000);
+            due.map(|due| write(due, due + took, Outcome::Ok)).collect()
+        };
+        let found = calm(&of(2_000), 900_000);
+        assert!(
+            found.carried && (found.late_p99_ms - 2.0).abs() < 1e-9,
+            "{found:?}"
+        );
+        let found = calm(&of(400_000), 900_000);
+        assert!(
+            !found.carried && (found.late_p99_ms - 400.0).abs() < 1e-9,
+            "{found:?}"
+        );
+        // Nothing is answered before the fault: as late as it is then.
+        let found = calm(&of(60_000_000), 900_000);
+        assert!(
+            !found.carried && (found.late_p99_ms - 900.0).abs() < 1e-9,
+            "{found:?}"
+        );
+        assert!(calm(&[], 900_000).carried);
+    }
+
+    #[test]
     fn a_write_in_flight_at_the_fault_is_not_the_first_after_it() {
         let samples = [
             write(99_000, 105_000, Outcome::Ok),
             write(110_000, 350_000, Outcome::Ok),
         ];
-        let gap = gap(&samples, 100_000, 100_000, 400_000);
+        let gap = gap(&samples, &until(400_000));
         assert_eq!(gap.first_ack_us, Some(350_000));
-        assert_eq!(gap.longest, (105_000, 350_000));
+        assert_eq!(gap.outage, (105_000, 350_000));
     }
 
     #[test]
@@ -249,22 +379,23 @@ mod tests {
             write(110_000, 120_000, Outcome::Ok),
             write(130_000, 800_000, Outcome::Unknown),
         ];
-        let gap = gap(&samples, 100_000, 100_000, 900_000);
-        assert_eq!(gap.longest, (120_000, 800_000));
+        let gap = gap(&samples, &until(900_000));
+        assert_eq!(gap.outage, (120_000, 800_000));
     }
 
     #[test]
     fn without_any_answer_the_outage_lasts_to_the_end() {
         let samples = [write(150_000, 190_000, Outcome::Unknown)];
-        let gap = gap(&samples, 100_000, 100_000, 900_000);
-        assert_eq!((gap.first_ack_us, gap.longest), (None, (100_000, 900_000)));
+        let gap = gap(&samples, &until(900_000));
+        assert_eq!((gap.first_ack_us, gap.outage), (None, (100_000, 900_000)));
+        assert_eq!(gap.stall, None);
         let outage = outage(&gap, 100_000, 0, Moments::default());
         assert_eq!((outage.first_ack_ms, outage.answer_ms), (None, None));
     }
 
     #[test]
     fn the_spans_of_an_outage_add_up() {
-        let gap = gap(&outage_of_300_ms(), 100_000, 100_000, 1_000_000);
+        let gap = gap(&outage_of_300_ms(), &COURSE);
         let moments = Moments {
             detected_ns: Some(200_000_000),
             elected_ns: Some(250_000_000),
@@ -286,7 +417,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_seen_is_null_and_the_rest_still_adds_up() {
-        let gap = gap(&outage_of_300_ms(), 100_000, 100_000, 1_000_000);
+        let gap = gap(&outage_of_300_ms(), &COURSE);
         let moments = Moments {
             detected_ns: Some(200_000_000),
             elected_ns: None,

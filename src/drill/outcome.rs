@@ -39,14 +39,39 @@ impl Outcome {
 
 /// The outcome's reason, in one line that a person can act on.
 pub fn headline(report: &Report) -> String {
-    match Outcome::of(report) {
+    let told = match Outcome::of(report) {
         Outcome::Fails => first_broken(report),
         Outcome::Unproven => unproven(report),
         Outcome::Holds => {
             let checks = report.verdict.len();
             format!("{}; all {checks} checks hold", cost(&report.runs))
         }
+    };
+    match not_calm(&report.runs) {
+        Some(note) => format!("{told}; but {note}"),
+        None => told,
     }
+}
+
+/// That the machine did not carry the load of the latest run of all, before any fault.
+pub fn not_calm(runs: &[Run]) -> Option<String> {
+    let late = |run: &Run| {
+        let calm = run.calm.as_ref().filter(|calm| !calm.carried)?;
+        Some((calm.late_p99_ms, run.number))
+    };
+    let (p99, number) = runs
+        .iter()
+        .filter_map(late)
+        .max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let which = match runs.len() {
+        1 => String::new(),
+        _ => format!(" of run {number}"),
+    };
+    Some(format!(
+        "before the fault{which} the load was already late (p99 {}), so its times say little: \
+         lower --rate, or free the machine",
+        ms(p99)
+    ))
 }
 
 /// The first broken line, and how many there are besides.
@@ -176,6 +201,20 @@ mod tests {
         report.runs.clear();
         assert_eq!(Outcome::of(&report), Outcome::Unproven);
         assert!(worst(&report.runs).is_none());
+    }
+
+    #[test]
+    fn a_load_that_was_late_before_the_fault_is_told() {
+        let mut report = example::runs(2);
+        assert!(!headline(&report).contains("late"));
+        report.runs[1].calm = Some(crate::drill::report::Calm {
+            carried: false,
+            late_p99_ms: 812.0,
+        });
+        let told = headline(&report);
+        let note = "; but before the fault of run 2 the load was already late (p99 812.0 ms)";
+        assert!(told.contains(note), "{told}");
+        assert_eq!(Outcome::of(&report), Outcome::Holds);
     }
 
     #[test]

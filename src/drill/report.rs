@@ -62,6 +62,9 @@ pub struct Run {
     /// What was harmed: a member's host or a node's name.
     pub victims: Vec<String>,
     pub confirmation: Confirmation,
+    /// Whether the machine carried the load before the fault. Reports of older versions lack it.
+    #[serde(default)]
+    pub calm: Option<Calm>,
     pub outage: Outage,
     pub counts: Counts,
     /// Of 10 ms each, the first begins at 0. By the time of the return.
@@ -112,8 +115,27 @@ pub struct Outage {
     pub answer_ms: Option<f64>,
     /// From the fault to the first acknowledgement of a write that was sent after it.
     pub first_ack_ms: Option<f64>,
-    /// The longest time without an acknowledged write, counted from the fault at the earliest.
+    /// The longest time without an acknowledged write, from the fault until it was taken back and
+    /// writes had gone on.
     pub outage_ms: f64,
+    /// When that began.
+    #[serde(default)]
+    pub outage_at_ms: Option<f64>,
+    /// The longest time without an acknowledged write after that, as when a member rejoins. Null if writes did not go on.
+    #[serde(default)]
+    pub stall_ms: Option<f64>,
+    /// When that began.
+    #[serde(default)]
+    pub stall_at_ms: Option<f64>,
+}
+
+/// How the load went before the fault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calm {
+    /// If not, the machine is too slow or too busy for the load, and the figures say little.
+    pub carried: bool,
+    /// How late 99 in 100 of the operations that were due before the fault were at most, then or when answered.
+    pub late_p99_ms: f64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use super::confirm::confirm;
 use super::dice::Dice;
 use super::fault::{Act, Effect};
 use super::load::{self, Ended, Load, Sample};
-use super::measure;
+use super::measure::{self, Course};
 use super::plan::{Plan, Told};
 use super::report::{Confirmation, Confirmed, Outage, Run, Verdict};
 use super::scenario::{Fault, HOLD_AFTER_SERVICE, HOLD_MAX};
@@ -261,7 +261,13 @@ fn describe(
         (fault_us, micros(happened.done_ns))
     };
     let samples = &ended.samples;
-    let gap = measure::gap(samples, fault_us, sent_from_us, end_us);
+    let course = Course {
+        fault_us,
+        sent_from_us,
+        heal_us,
+        end_us,
+    };
+    let gap = measure::gap(samples, &course);
     let moments = moments(act, fault, happened, timeline);
     let mut checks = Vec::new();
     // Members that came back too early may acknowledge; that run proves nothing, and says so.
@@ -276,6 +282,7 @@ fn describe(
         fault_to_ms: measure::millis(heal_us),
         victims: act.victims.iter().map(|v| v.name.clone()).collect(),
         confirmation: happened.confirmation.clone(),
+        calm: Some(measure::calm(samples, fault_us)),
         outage: Outage {
             from_its_end: fault.counts_from_healing(),
             ..measure::outage(&gap, origin_us, start_ns, moments)

@@ -32,8 +32,9 @@ enum Measure {
 }
 
 /// All that can be limited. A percentile is missing where nothing was measured.
-const KEYS: [(&str, Measure); 17] = [
+const KEYS: [(&str, Measure); 18] = [
     ("outage", Measure::Time(stats::OUTAGE)),
+    ("stall", Measure::Time(stats::STALL)),
     ("first-ack", Measure::Time(stats::FIRST_ACK)),
     ("detect", Measure::Time(stats::DETECT)),
     ("elect", Measure::Time(stats::ELECT)),
@@ -292,7 +293,7 @@ mod tests {
             ("outage=1s,", "'' is no limit"),
             (
                 "speed=1",
-                "'speed' cannot be limited: one of outage, first-ack, detect,",
+                "'speed' cannot be limited: one of outage, stall, first-ack,",
             ),
             (
                 "outage=300",

@@ -30,6 +30,11 @@ pub const OUTAGE: Figure = Figure {
     name: "outage",
     of: |run| Some(run.outage.outage_ms),
 };
+pub const STALL: Figure = Figure {
+    key: "stall_ms",
+    name: "stall",
+    of: |run| run.outage.stall_ms,
+};
 pub const FIRST_ACK: Figure = Figure {
     key: "first_ack_ms",
     name: "first ack",
@@ -63,8 +68,8 @@ pub const DURING_P99: Figure = Figure {
 };
 
 /// The whole first, then its parts, then what the clients felt.
-pub const FIGURES: [Figure; 7] = [
-    OUTAGE, FIRST_ACK, DETECT, ELECT, RECOVER, ANSWER, DURING_P99,
+pub const FIGURES: [Figure; 8] = [
+    OUTAGE, FIRST_ACK, DETECT, ELECT, RECOVER, ANSWER, STALL, DURING_P99,
 ];
 /// What an outage consists of, in the order of time.
 pub const PARTS: [Figure; 4] = [DETECT, ELECT, RECOVER, ANSWER];

@@ -3,7 +3,7 @@
 use super::outcome::{self, Outcome, headline};
 use super::report::{Distribution, Percentiles, Report, Run, Verdict};
 use super::stats::{
-    self, FIGURES, FIRST_ACK, KINDS, OUTAGE, PARTS, PHASES, Phase, count, number, of_runs,
+    self, FIGURES, FIRST_ACK, KINDS, OUTAGE, PARTS, PHASES, Phase, STALL, count, number, of_runs,
 };
 use crate::text::{Tone, columns, cut, left, one_line, width as width_of, wrapped};
 
@@ -41,6 +41,13 @@ pub fn text(report: &Report, width: usize, colour: bool) -> String {
     text.push_str("Again:\n");
     for line in command_lines(&one_line(&report.command), room) {
         text.push_str(&format!("{INDENT}{line}\n"));
+    }
+    // Last too: that is what a terminal shows of a long text.
+    text.push('\n');
+    for (line, tone) in verdict_line(report, room) {
+        let line = cut(&line, width);
+        text.push_str(&if colour { tone.paint(&line) } else { line });
+        text.push('\n');
     }
     text
 }
@@ -139,7 +146,7 @@ fn verdicts(verdicts: &[Verdict], width: usize) -> Vec<Line> {
 /// The parts below each other, each beginning where the one before it ends.
 fn outage(run: &Run, runs: usize, width: usize) -> Vec<Line> {
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for figure in PARTS.iter().chain([&FIRST_ACK, &OUTAGE]) {
+    for figure in PARTS.iter().chain([&FIRST_ACK, &OUTAGE, &STALL]) {
         let value = figure.of(run).map_or_else(|| "-".into(), number);
         rows.push(vec![format!("{INDENT}{}", figure.name), value]);
     }
@@ -155,7 +162,11 @@ fn outage(run: &Run, runs: usize, width: usize) -> Vec<Line> {
             true => "from the fault's end",
             false => "from the fault",
         },
-        "longest time without an acknowledged write",
+        "longest without an acknowledged write, until the return",
+        match run.outage.stall_ms {
+            Some(_) => "the same, from the return on",
+            None => "writes did not go on",
+        },
     ];
     let notes = bars.chain(said.map(str::to_owned));
     let body = drawn.iter().zip(notes).map(|(line, note)| {
@@ -343,10 +354,13 @@ outage, ms
   recover    20.0                                                ███████████████
   answer        -
   first ack  80.0  from the fault
-  outage     81.5  longest time without an acknowledged write
+  outage     81.5  longest without an acknowledged write, until the return
+  stall      41.0  the same, from the return on
 ";
         assert!(text.contains(split), "{text}");
         assert!(!text.contains("over 1 run"), "{text}");
+        let verdict = text.lines().next().unwrap();
+        assert_eq!(text.lines().last(), Some(verdict), "it stands last too");
     }
 
     #[test]
@@ -433,8 +447,9 @@ outage, ms
         ] {
             for width in [20, 40, 80, 200] {
                 let text = text(&report, width, false);
-                let (body, _command) = text.split_once("Again:").unwrap();
-                for line in body.lines() {
+                let (body, rest) = text.split_once("Again:").unwrap();
+                let (_command, verdict) = rest.rsplit_once("\n\n").unwrap();
+                for line in body.lines().chain(verdict.lines()) {
                     let fits = width_of(line) <= width.max(WIDTH_MIN);
                     assert!(
                         fits && !line.contains(char::is_control),

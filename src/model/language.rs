@@ -15,11 +15,11 @@ mod words;
 const STAGES: [(&str, &str); 3] = [
     (
         "$out",
-        "it writes outside the serial order; write the documents with insertMany",
+        "it writes outside the serial order; insert the documents instead",
     ),
     (
         "$merge",
-        "it writes outside the serial order; write the documents with updateMany or insertMany",
+        "it writes outside the serial order; update or insert the documents instead",
     ),
     (
         "$changeStream",

@@ -408,7 +408,7 @@ mod tests {
     fn stages_that_write_are_refused_at_any_depth() {
         let out = doc! {"$out": "x"};
         let merge = doc! {"$merge": {"into": "x"}};
-        assert_refused(&aggregate(out.clone()), "insertMany");
+        assert_refused(&aggregate(out.clone()), "insert the documents");
         assert_refused(&aggregate(merge.clone()), "$merge");
         assert_refused(&aggregate(doc! {"$facet": {"a": [out.clone()]}}), "$out");
         assert_refused(
@@ -497,7 +497,10 @@ mod tests {
             assert_refused(call, "'_stamp'");
         }
         let own = check(&insert(doc! {"_seq": 1}), "_seq");
-        assert!(own.is_err(), "the field's name is a setting");
+        assert!(
+            own.is_err(),
+            "another name for the field, which no user can give"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod server;
 mod status;
 mod terminal;
 mod tries;
+mod words;
 
 use std::fs;
 

@@ -14,9 +14,11 @@ use crate::support::audit::audit;
 use crate::support::http::{Http, Reply};
 use crate::support::load::Load;
 use crate::support::processes::memory;
-use crate::support::{Cluster, kill};
+use crate::support::{Cluster, kill, wait_until};
 
 const MIB: usize = 1 << 20;
+/// Done, or in words not done: on a busy machine a time may be up.
+const BUSY_ANSWERS: [u16; 5] = [200, 201, 429, 503, 504];
 const REST_BYTES_MAX: usize = 64 * MIB;
 /// Beside the counted bodies and replies: what the driver and the allocator hold of the same bytes.
 const LOAD_BYTES_MAX: usize = 4 * IN_FLIGHT_BYTES_MAX;
@@ -46,16 +48,23 @@ fn memory_is_small_at_rest_and_bounded_under_big_bodies_and_replies() {
     Runtime::new().unwrap().block_on(async {
         let http = Http::to(&cluster);
         http.act("insertOne", &document_of(1)).await.expect(201);
-        let rest = memory(node, "VmRSS");
-        println!("node at rest: {} MiB", rest / MIB);
-        assert!(rest < REST_BYTES_MAX);
+        // What the start took is given back when the machine gets to it.
+        wait_until("the node is small at rest", || {
+            memory(node, "VmRSS") < REST_BYTES_MAX
+        });
+        println!("node at rest: {} MiB", memory(node, "VmRSS") / MIB);
 
         let big = document_of(4 * MIB);
         let inserts = join_all((0..24).map(|_| http.act("insertOne", &big))).await;
-        count_statuses("inserts of 4 MiB at once", &inserts, &[201, 429]);
+        count_statuses("inserts of 4 MiB at once", &inserts, &BUSY_ANSWERS);
         let filter = body(json!({"filter": {}, "limit": 10}));
         let finds = join_all((0..24).map(|_| http.act("find", &filter))).await;
-        count_statuses("finds of 40 MiB at once", &finds, &[200, 429]);
+        count_statuses("finds of 40 MiB at once", &finds, &BUSY_ANSWERS);
+        // It is no bound on memory that holds if nothing is done.
+        for (what, replies) in [("insert", &inserts), ("find", &finds)] {
+            let is_done = |reply: &Reply| matches!(reply.status, 200 | 201);
+            assert!(replies.iter().any(is_done), "no {what} was done");
+        }
         let peak = memory(node, "VmHWM");
         println!("node's peak: {} MiB", peak / MIB);
         assert!(peak < LOAD_BYTES_MAX);

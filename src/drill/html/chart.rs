@@ -4,7 +4,7 @@ use super::axis::{Decades, LEFT, RIGHT, WIDTH, Window, fault_from, finite, first
 use super::columns::{Column, columns, slowest};
 use super::lanes;
 use super::svg::{Anchor, Drawing};
-use crate::drill::report::{Bucket, Run};
+use crate::drill::report::Run;
 use crate::drill::stats::{KINDS, count, ms};
 
 /// Acknowledged ones stand on the base line, others hang from it.
@@ -221,9 +221,12 @@ fn in_words(run: &Run, window: &Window) -> String {
     )];
     let totals = KINDS.map(|kind| format!("{} {}", count((kind.of)(&run.counts)), kind.name));
     said.push(format!("The run has {} operations.", totals.join(", ")));
-    if let Some([from, to]) = silence(&run.buckets, fault_from(run).unwrap_or(0.0)) {
+    for (figure, [from, to]) in lanes::gaps(run).into_iter().flatten() {
         let (from, to) = (window.told(from), window.told(to));
-        said.push(format!("None was acknowledged from {from} to {to}."));
+        let name = figure.name;
+        said.push(format!(
+            "No write was acknowledged from {from} to {to} ({name})."
+        ));
     }
     if let Some(after) = run.outage.first_ack_ms.and_then(finite) {
         let since = match run.outage.from_its_end {
@@ -239,32 +242,19 @@ fn in_words(run: &Run, window: &Window) -> String {
     said.join(" ")
 }
 
-/// The longest row of buckets without an acknowledgement, of those that end after the fault.
-fn silence(buckets: &[Bucket], fault_ms: f64) -> Option<[f64; 2]> {
-    let (mut longest, mut from) = ((0, 0), 0);
-    for (index, bucket) in buckets.iter().enumerate() {
-        if bucket.acknowledged > 0 {
-            from = index + 1;
-        } else if (index + 1) as f64 * 10.0 > fault_ms && index + 1 - from > longest.1 - longest.0 {
-            longest = (from, index + 1);
-        }
-    }
-    let (from, to) = longest;
-    (to > from).then_some([from as f64 * 10.0, to as f64 * 10.0])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::drill::example;
     use crate::drill::html::svg::places;
-    use crate::drill::report::Report;
+    use crate::drill::report::{Bucket, Report};
 
     fn run() -> Run {
         let mut run = example::runs(1).runs.remove(0);
         run.fault_from_ms = 4_000.0;
         run.fault_to_ms = 7_000.0;
         run.outage.first_ack_ms = Some(100.0);
+        (run.outage.outage_at_ms, run.outage.outage_ms) = (Some(4_000.0), 100.0);
         for (index, bucket) in run.buckets.iter_mut().enumerate() {
             bucket.acknowledged = if (400..410).contains(&index) { 0 } else { 4 };
             (bucket.failed, bucket.unknown) = (0, u32::from(index == 410));
@@ -319,7 +309,7 @@ mod tests {
         );
         assert!(!unknown.is_empty() && of_class(&drawn, "failed").is_empty());
         assert!(
-            drawn.contains("None was acknowledged from 0 s to +0.1 s."),
+            drawn.contains("No write was acknowledged from 0 s to +0.1 s (outage)."),
             "{drawn}"
         );
     }
@@ -376,17 +366,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn the_silence_is_the_longest_after_the_fault() {
-        let bucket = |acknowledged| Bucket {
-            acknowledged,
-            ..Bucket::default()
-        };
-        let buckets = [0, 0, 0, 1, 0, 0, 1, 0].map(bucket);
-        assert_eq!(silence(&buckets, 35.0), Some([40.0, 60.0]));
-        assert_eq!(silence(&buckets, 0.0), Some([0.0, 30.0]));
-        assert_eq!(silence(&[bucket(1)], 0.0), None);
     }
 }

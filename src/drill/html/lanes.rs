@@ -1,9 +1,9 @@
 //! A lane a member and a lane a node: who led, who followed, who was away.
 
-use super::axis::{LEFT, RIGHT, Window, outage_from};
+use super::axis::{LEFT, RIGHT, Window, finite, outage_from};
 use super::svg::{Anchor, CHAR_WIDTH, Drawing};
 use crate::drill::report::{Lane, Run, Span};
-use crate::drill::stats::{PARTS, ms};
+use crate::drill::stats::{Figure, OUTAGE, PARTS, STALL, ms};
 
 const ROW: f64 = 22.0;
 const BAR: f64 = 17.0;
@@ -20,14 +20,16 @@ const WORDS_SPANS_MAX: usize = 8;
 #[derive(Debug)]
 pub enum Row<'a> {
     /// Detect, elect, recover, answer.
-    Outage(&'a Run),
+    FirstAck(&'a Run),
+    /// The outage, and the stall at the return.
+    Silence(&'a Run),
     Lane(&'a Lane),
     More(usize),
     Gap,
 }
 
 pub fn rows(run: &Run) -> Vec<Row<'_>> {
-    let mut rows = vec![Row::Outage(run), Row::Gap];
+    let mut rows = vec![Row::FirstAck(run), Row::Silence(run), Row::Gap];
     for (index, lanes) in [&run.members, &run.nodes].into_iter().enumerate() {
         if index > 0 && !lanes.is_empty() {
             rows.push(Row::Gap);
@@ -58,9 +60,13 @@ pub fn draw(drawing: &mut Drawing, rows: &[Row<'_>], window: &Window, top: f64) 
             drawing.text("name", LEFT - 8.0, y + 13.0, Anchor::End, text, LEFT - 8.0);
         };
         match row {
-            Row::Outage(run) => {
-                name(drawing, "outage");
-                outage(drawing, run, window, y);
+            Row::FirstAck(run) => {
+                name(drawing, "first ack");
+                first_ack(drawing, run, window, y);
+            }
+            Row::Silence(run) => {
+                name(drawing, "no write");
+                silence(drawing, run, window, y);
             }
             Row::Lane(lane) => {
                 name(drawing, &lane.name);
@@ -75,9 +81,48 @@ pub fn draw(drawing: &mut Drawing, rows: &[Row<'_>], window: &Window, top: f64) 
     }
 }
 
-/// The parts of the outage, one after the other. The time of a part that was not
-/// seen is in the next one's.
-fn outage(drawing: &mut Drawing, run: &Run, window: &Window, y: f64) {
+/// The outage, and the stall at the return, each with its name: one on its left, the other on its
+/// right, where they do not meet.
+fn silence(drawing: &mut Drawing, run: &Run, window: &Window, y: f64) {
+    for (index, gap) in gaps(run).into_iter().enumerate() {
+        let Some((figure, [from, to])) = gap else {
+            continue;
+        };
+        if to < window.from || from > window.to {
+            continue;
+        }
+        let (x0, x1) = (window.x(from), window.x(to));
+        let x0 = x0.min(RIGHT - MARK_MIN);
+        let x1 = x1.max(x0 + MARK_MIN);
+        let label = format!("{} {}", figure.name, ms(to - from));
+        let title = format!("{label} without an acknowledged write");
+        drawing.rect("silent", [x0, x1], [y, y + BAR], &title);
+        let (anchor, x, room) = match index {
+            0 => (Anchor::End, x0 - 4.0, x0 - 4.0 - LEFT),
+            _ => (Anchor::Start, x1 + 4.0, RIGHT - x1 - 4.0),
+        };
+        if label.chars().count() as f64 * CHAR_WIDTH <= room {
+            drawing.text("word", x, y + 12.5, anchor, &label, room);
+        }
+    }
+}
+
+/// From when to when no write was acknowledged, in the outage and in the stall.
+pub fn gaps(run: &Run) -> [Option<(Figure, [f64; 2])>; 2] {
+    let gap = |figure: Figure, at: Option<f64>| {
+        let from = at.and_then(finite).filter(|at| *at >= 0.0)?;
+        let took = figure.of(run).filter(|took| *took >= 0.0)?;
+        Some((figure, [from, from + took]))
+    };
+    [
+        gap(OUTAGE, run.outage.outage_at_ms),
+        gap(STALL, run.outage.stall_at_ms),
+    ]
+}
+
+/// The parts of the way to the first acknowledgement, one after the other. The time of a part that
+/// was not seen is in the next one's.
+fn first_ack(drawing: &mut Drawing, run: &Run, window: &Window, y: f64) {
     let Some(mut at) = outage_from(run) else {
         return;
     };
@@ -257,7 +302,7 @@ mod tests {
         (outage.detect_ms, outage.elect_ms) = (Some(1_000.0), Some(2_000.0));
         (outage.recover_ms, outage.answer_ms) = (None, Some(500.0));
         let mut drawing = Drawing::default();
-        super::outage(&mut drawing, &run, &WINDOW, 0.0);
+        super::first_ack(&mut drawing, &run, &WINDOW, 0.0);
         let svg = drawing.finish("a", [1_000.0, 20.0], "", "");
         let found = crate::drill::html::svg::places::of(&svg);
         let ends: Vec<f64> = found.iter().map(|(_, x, _)| x.round()).collect();
@@ -266,6 +311,36 @@ mod tests {
         let expected = [from, detected, detected, elected, elected, x(7_500.0)];
         assert_eq!(ends, expected);
         assert!(svg.contains("part3") && !svg.contains("part2"), "{svg}");
+    }
+
+    #[test]
+    fn outage_and_stall_stand_where_they_were_each_with_its_name() {
+        let mut run = example::runs(1).runs.remove(0);
+        let outage = &mut run.outage;
+        (outage.outage_at_ms, outage.outage_ms) = (Some(4_000.0), 500.0);
+        (outage.stall_at_ms, outage.stall_ms) = (Some(8_000.0), Some(600.0));
+        let drawn = |run: &Run, window: &Window| {
+            let mut drawing = Drawing::default();
+            silence(&mut drawing, run, window, 0.0);
+            drawing.finish("a", [1_000.0, 20.0], "", "")
+        };
+        let svg = drawn(&run, &WINDOW);
+        let found = crate::drill::html::svg::places::of(&svg);
+        let ends = found.iter().filter(|(class, _, _)| class == "silent");
+        let ends: Vec<f64> = ends.map(|(_, x, _)| x.round()).collect();
+        let expected = [4_000.0, 4_500.0, 8_000.0, 8_600.0].map(|at| WINDOW.x(at).round());
+        assert_eq!(ends, expected);
+        for word in [">outage 500.0 ms<", ">stall 600.0 ms<"] {
+            assert!(svg.contains(word), "{word}: {svg}");
+        }
+        run.outage.stall_ms = None;
+        let svg = drawn(&run, &WINDOW);
+        assert!(svg.contains("outage") && !svg.contains("stall"), "{svg}");
+        let later = Window {
+            from: 6_000.0,
+            ..WINDOW
+        };
+        assert!(!drawn(&run, &later).contains("outage"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::outcome::{self, Outcome, headline, is_confirmed};
 use super::report::{Report, Run};
-use super::stats::{OUTAGE, ms, of_runs};
+use super::stats::{OUTAGE, STALL, ms, of_runs};
 use axis::Window;
 use tables::text;
 
@@ -142,9 +142,10 @@ fn runs(report: &Report) -> String {
 
 fn run_section(run: &Run, fault: &str, index: usize, open: bool) -> String {
     let open = if open { " open=\"open\"" } else { "" };
-    let outage = OUTAGE.of(run).map_or_else(|| "not known".into(), ms);
+    let [outage, stall] =
+        [OUTAGE, STALL].map(|figure| figure.of(run).map_or_else(|| "not known".into(), ms));
     let mut section = format!(
-        "<details class=\"run\"{open}>\n<summary>Run {}: outage {outage}, fault {}{}</summary>\n",
+        "<details class=\"run\"{open}>\n<summary>Run {}: outage {outage}, stall {stall}, fault {}{}</summary>\n",
         run.number,
         outcome::word(run.confirmation.verdict),
         if run.checks.iter().any(outcome::broken) {
@@ -213,6 +214,10 @@ fn legend() -> String {
         ("failed", "failed"),
         ("unknown", "unknown"),
         ("fault", "the fault"),
+        (
+            "silent",
+            "no write acknowledged: outage, and stall at the return",
+        ),
     ];
     let entries: String = entries.into_iter().map(entry).collect();
     format!("<ul class=\"legend\">{entries}</ul>\n")

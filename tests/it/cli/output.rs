@@ -1,7 +1,9 @@
 //! What comes out.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -136,21 +138,89 @@ fn a_bench_counts_what_was_acknowledged() {
 }
 
 #[test]
-fn completions_and_manual_pages_are_made() {
+fn completions_offer_what_is_for_people() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        assert!(
-            sandbox
-                .ok(&["completions", shell])
-                .stdout
-                .contains("drumline")
-        );
+        let script = sandbox.ok(&["completions", shell]).stdout;
+        for offered in ["insert", "data-dir", "diff"] {
+            assert!(script.contains(offered), "{shell}: {offered}");
+        }
+        for internal in [
+            "guard",
+            "initiate",
+            "exit-with-parent",
+            "can-be-cut",
+            "--background",
+            "-l background",
+            "--rank",
+            "-l rank",
+        ] {
+            assert!(!script.contains(internal), "{shell} offers {internal}");
+        }
     }
+}
+
+#[test]
+fn manual_pages_tell_examples_statuses_variables_and_files() {
+    let sandbox = Sandbox::new();
     let folder = sandbox.path("man/man1");
     sandbox.ok(&["man", folder.to_str().unwrap()]);
-    assert!(
-        fs::read_to_string(folder.join("drumline-insert.1"))
-            .unwrap()
-            .contains("request")
-    );
+    let read = |name: &str| {
+        let page = fs::read_to_string(folder.join(format!("{name}.1"))).unwrap();
+        page.replace("\\-", "-")
+    };
+    for name in [
+        "drumline",
+        "drumline-insert",
+        "drumline-serve",
+        "drumline-up",
+    ] {
+        let page = read(name);
+        for title in ["EXAMPLES", "EXIT STATUS", "ENVIRONMENT", "FILES"] {
+            let section = format!(".SH \"{title}\"");
+            assert!(page.contains(&section), "{name}: {title}");
+        }
+        assert!(page.contains(&format!("\\fB{}", name.replace('-', " "))));
+    }
+    assert!(!folder.join("drumline-guard.1").exists());
+    assert!(!read("drumline-up").contains("can-be-cut"));
+    let page = read("drumline");
+    let section = page.split(".SH \"ENVIRONMENT\"").nth(1).unwrap();
+    let section = section.split(".SH").next().unwrap();
+    let read = variables_that_are_read();
+    assert!(read.len() > 12, "{read:?}");
+    let names: BTreeSet<String> = section
+        .lines()
+        .filter(|line| line.starts_with("\\fB"))
+        .flat_map(|line| line[3..].split("\\fR").next().unwrap().split(", "))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(names, read, "the page and what the program reads");
+}
+
+/// The names in the calls of the readers of the environment, in all of the program's text.
+fn variables_that_are_read() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            for call in ["env(\"", "secret(\"", "user_dir(\"", "user_folder(\""] {
+                for after in text.split(call).skip(1) {
+                    names.insert(after.split('"').next().unwrap().to_owned());
+                }
+            }
+        }
+    }
+    // Other texts are names of files. What every program reads, and what the tests of the tests set,
+    // is on no page.
+    let is_variable = |name: &str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    names.retain(|name| is_variable(name));
+    names.retain(|name| name != "PATH" && name != "DRUMLINE_MUTANT");
+    names
 }

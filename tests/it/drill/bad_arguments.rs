@@ -6,6 +6,41 @@ use crate::support::{Sandbox, processes_in};
 const PAGE: &str = include_str!("../../../docs/drills.md");
 
 #[test]
+fn the_list_has_each_fault_with_what_it_does() {
+    let sandbox = Sandbox::new();
+    let list = sandbox.ok(&["drill", "list", "-o", "jsonl"]).stdout;
+    let faults: Vec<(String, String)> = list
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| {
+            let text = |key: &str| line[key].as_str().unwrap().to_owned();
+            (text("fault"), text("what"))
+        })
+        .collect();
+    let help = sandbox.ok(&["drill", "--help"]).stdout;
+    let table = sandbox.ok(&["drill", "list"]).stdout;
+    let wide = table.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None);
+    // A long line is broken.
+    let table = table.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (fault, what) in &faults {
+        assert!(
+            !what.is_empty() && PAGE.contains(&format!("| `{fault}` |")),
+            "{fault}"
+        );
+        assert!(
+            table.contains(&format!(" {fault} {what}")),
+            "{fault}: {table}"
+        );
+        assert!(help.contains(&format!("- {fault}:")), "{fault}");
+    }
+    let array = sandbox.ok(&["drill", "list", "-o", "json"]).stdout;
+    let array: Vec<serde_json::Value> = serde_json::from_str(&array).unwrap();
+    assert_eq!(array.len(), faults.len());
+    assert!(faults.len() > 11);
+}
+
+#[test]
 fn what_makes_no_sense_is_a_usage_error_and_starts_nothing() {
     let sandbox = Sandbox::new();
     for (arguments, why) in [

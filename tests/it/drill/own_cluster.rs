@@ -50,9 +50,16 @@ fn a_drill_tells_the_whole_story_and_leaves_only_its_report() {
     );
     assert_eq!(outcome.status, 0, "{outcome:#?}");
     assert!(outcome.stdout.starts_with("HOLDS"), "{outcome:#?}");
+    let last = outcome.stdout.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(
+        outcome.stdout.starts_with(last),
+        "the verdict is last too: {last}"
+    );
 
     let report = read(&folder);
     let run = &report.runs[0];
+    let calm = run.calm.as_ref().unwrap();
+    assert_eq!(calm.carried, !last.contains("was already late"), "{calm:?}");
     assert_eq!(run.confirmation.verdict, Confirmed::Confirmed);
     assert!(run.victims[0].starts_with('n'), "{:?}", run.victims);
     assert!(run.counts.acknowledged > 100, "{:?}", run.counts);
@@ -67,6 +74,16 @@ fn a_drill_tells_the_whole_story_and_leaves_only_its_report() {
     ];
     let sum: f64 = parts.into_iter().flatten().sum();
     assert!((sum - first).abs() < 0.01, "{outage:?}");
+    let (outage_at, stall_at) = (outage.outage_at_ms.unwrap(), outage.stall_at_ms.unwrap());
+    assert!(
+        run.fault_from_ms <= outage_at && outage_at < stall_at,
+        "{outage:?}"
+    );
+    assert!(stall_at >= run.fault_to_ms, "{outage:?}");
+    assert!(
+        stall_at + outage.stall_ms.unwrap() <= run.length_ms,
+        "{outage:?}"
+    );
     assert_eq!((run.members.len(), run.nodes.len()), (3, 3));
     // Killed, and back before the run ends.
     let victim = run.nodes.iter().find(|lane| lane.name == run.victims[0]);
