@@ -54,7 +54,8 @@ const VARIABLES: [(Term, &[Reader]); 14] = [
     (
         (
             "DRUMLINE_SERVERS",
-            "The servers, as --servers takes them. The flag is stronger, and the settings file weaker.",
+            "The servers, as --servers takes them. The flag is stronger, and the settings \
+             file weaker.",
         ),
         &[Remote],
     ),
@@ -68,7 +69,8 @@ const VARIABLES: [(Term, &[Reader]); 14] = [
     (
         (
             "DRUMLINE_MONGODB",
-            "The connection string of the replica set, which others cannot see as they can see arguments.",
+            "The connection string of the replica set, which others cannot see as they can \
+             see arguments.",
         ),
         &[Remote, Node],
     ),
@@ -103,14 +105,16 @@ const VARIABLES: [(Term, &[Reader]); 14] = [
     (
         (
             "DRUMLINE_LOG",
-            "What a node tells of itself on stderr: error, warn, info (the default), debug or trace.",
+            "What a node tells of itself on stderr: error, warn, info (the default), debug or \
+             trace.",
         ),
         &[Node],
     ),
     (
         (
             "DRUMLINE_MONGOD",
-            "The mongod program that local clusters run, instead of one from PATH or from the cache.",
+            "The mongod program that local clusters run, instead of one from PATH or from the \
+             cache.",
         ),
         &[Cluster],
     ),
@@ -131,7 +135,8 @@ const VARIABLES: [(Term, &[Reader]); 14] = [
     (
         (
             "XDG_STATE_HOME, XDG_DATA_HOME, XDG_CACHE_HOME",
-            "The folders above the other FILES, instead of ~/.local/state, ~/.local/share and ~/.cache.",
+            "The folders above the other FILES, instead of ~/.local/state, ~/.local/share and \
+             ~/.cache.",
         ),
         &[Remote, Cluster],
     ),
@@ -156,14 +161,16 @@ const FILES: [(Term, &[Reader]); 4] = [
     (
         (
             "~/.local/state/drumline/clock-*",
-            "The clock of this user, one file for each list of servers, so that no command sees less than one before it.",
+            "The clock of this user, one file for each list of servers, so that no command \
+             sees less than one before it.",
         ),
         &[Remote],
     ),
     (
         (
             "~/.local/share/drumline/NAME/",
-            "A local cluster: its data, its logs and its secrets. One that runs is found here by the other commands.",
+            "A local cluster: its data, its logs and its secrets. One that runs is found here \
+             by the other commands.",
         ),
         &[Remote, Cluster],
     ),
@@ -218,7 +225,9 @@ const EXAMPLES: &[(&str, &[Term])] = &[
     (
         "drumline-serve",
         &[(
-            "drumline serve --name n1 --listen 127.0.0.1:7401 --mongodb-file uri --peer n2=http://10.0.0.2:7401 --peer n3=http://10.0.0.3:7401 --cluster-secret-file secret --api-key-file key",
+            "drumline serve --name n1 --listen 127.0.0.1:7401 --mongodb-file uri --peer \
+             n2=http://10.0.0.2:7401 --peer n3=http://10.0.0.3:7401 --cluster-secret-file \
+             secret --api-key-file key",
             "One of three nodes.",
         )],
     ),
@@ -286,8 +295,8 @@ const EXAMPLES: &[(&str, &[Term])] = &[
     (
         "drumline-aggregate",
         &[(
-            r#"drumline aggregate shop.orders '[{"$group": {"_id": null, "sum": {"$sum": "$qty"}}}]'"#,
-            "A sum.",
+            r#"drumline aggregate shop.orders '[{"$group": {"_id": "$item", "n": {"$sum": 1}}}]'"#,
+            "How many there are of each.",
         )],
     ),
     (

@@ -121,7 +121,8 @@ pub struct Outage {
     /// When that began.
     #[serde(default)]
     pub outage_at_ms: Option<f64>,
-    /// The longest time without an acknowledged write after that, as when a member rejoins. Null if writes did not go on.
+    /// The longest time without an acknowledged write after that, as when a member rejoins. Null if
+    /// writes did not go on.
     #[serde(default)]
     pub stall_ms: Option<f64>,
     /// When that began.
@@ -134,7 +135,8 @@ pub struct Outage {
 pub struct Calm {
     /// If not, the machine is too slow or too busy for the load, and the figures say little.
     pub carried: bool,
-    /// How late 99 in 100 of the operations that were due before the fault were at most, then or when answered.
+    /// How late 99 in 100 of the operations that were due before the fault were at most, when they
+    /// were answered or when it came.
     pub late_p99_ms: f64,
 }
 

@@ -145,7 +145,8 @@ fn run_section(run: &Run, fault: &str, index: usize, open: bool) -> String {
     let [outage, stall] =
         [OUTAGE, STALL].map(|figure| figure.of(run).map_or_else(|| "not known".into(), ms));
     let mut section = format!(
-        "<details class=\"run\"{open}>\n<summary>Run {}: outage {outage}, stall {stall}, fault {}{}</summary>\n",
+        "<details class=\"run\"{open}>\n\
+         <summary>Run {}: outage {outage}, stall {stall}, fault {}{}</summary>\n",
         run.number,
         outcome::word(run.confirmation.verdict),
         if run.checks.iter().any(outcome::broken) {
