@@ -318,6 +318,46 @@ const EXAMPLES: &[(&str, &[Term])] = &[
         )],
     ),
     (
+        "drumline-backup",
+        &[
+            (
+                "drumline backup shop-backup",
+                "Begin a backup in this folder, or add what is new to it.",
+            ),
+            (
+                "drumline backup shop-backup --follow --every 10s",
+                "Go on adding, until Ctrl-C.",
+            ),
+        ],
+    ),
+    (
+        "drumline-backup-list",
+        &[(
+            "drumline backup list shop-backup",
+            "From when to when it can be restored.",
+        )],
+    ),
+    (
+        "drumline-backup-verify",
+        &[(
+            "drumline backup verify shop-backup",
+            "Exit status 5 if a byte is not what was written.",
+        )],
+    ),
+    (
+        "drumline-restore",
+        &[
+            (
+                "drumline restore shop-backup --mongodb-file uri",
+                "All of it, into an empty replica set.",
+            ),
+            (
+                "drumline restore shop-backup --to-time 2026-01-31T12:00:00Z --dry-run",
+                "Say what would be restored, and where it would end.",
+            ),
+        ],
+    ),
+    (
         "drumline-bench",
         &[
             (
