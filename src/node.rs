@@ -114,6 +114,7 @@ pub async fn run(
     ));
     let (election, inbox) = election::spawn(Parts {
         join: keeper.may_take_part(),
+        instance: instance.clone(),
         store: store.clone(),
         sequencer: sequencer.clone(),
         claims: claims_out,

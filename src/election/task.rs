@@ -19,7 +19,7 @@ use crate::liveness::{self, Detector};
 use crate::model::{Beat, Epoch, Liveness, Message, NodeName, Rank, Role, Tenure};
 use crate::peer::{Credentials, Event, Inbox, Knocks, Links, Pace, Peer};
 use crate::sequencer::{Handle, Progress};
-use crate::store::{Claimed, Store};
+use crate::store::{Claimed, Instance, Store};
 use crate::view::{NodeView, NodesView};
 
 /// Events that wait for the election. One more is dropped, as a network might.
@@ -35,6 +35,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Parts {
     pub store: Store,
+    /// This process, among those that may have the same name.
+    pub instance: Instance,
     pub sequencer: Handle,
     /// Where claims go that are to be served.
     pub claims: mpsc::Sender<Claimed>,
@@ -114,6 +116,7 @@ pub fn spawn(parts: Parts) -> (Election, Inbox) {
     let mut task = Task {
         progress: parts.sequencer.watch(),
         store: parts.store,
+        instance: parts.instance,
         sequencer: parts.sequencer,
         claims: parts.claims,
         urls: urls(parts.url, parts.rank.node, parts.peers),
@@ -154,6 +157,7 @@ pub fn spawn(parts: Parts) -> (Election, Inbox) {
 
 struct Task {
     store: Store,
+    instance: Instance,
     sequencer: Handle,
     progress: watch::Receiver<Progress>,
     claims: mpsc::Sender<Claimed>,
@@ -317,7 +321,12 @@ impl Task {
                 self.jobs.look = Some(look.boxed());
             }
             Output::Claim { over } => {
-                let claim = claim(self.store.clone(), over, self.prepared);
+                let claim = claim(
+                    self.store.clone(),
+                    self.instance.clone(),
+                    over,
+                    self.prepared,
+                );
                 self.jobs.claim = Some(claim.boxed());
             }
             Output::Serve(epoch) => self.serve(epoch),

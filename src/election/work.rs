@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::steps::{Looked, NotClaimed};
 use crate::model::{Epoch, NodeName, Tenure};
-use crate::store::{ClaimError, Claimed, Store};
+use crate::store::{ClaimError, Claimed, Instance, Store};
 
 /// The pause between two looks for a sign of life.
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
@@ -47,8 +47,11 @@ pub(super) async fn look(store: Store, me: NodeName, patience: Duration) -> Look
     Looked::Quiet(first.tenure)
 }
 
+/// A process that was frozen may find the log in the hands of another one of its name. To the log they
+/// are one node: so the name is looked at before each claim.
 pub(super) async fn claim(
     store: Store,
+    me: Instance,
     over: Epoch,
     prepared: bool,
 ) -> Result<Claimed, NotClaimed> {
@@ -58,10 +61,17 @@ pub(super) async fn claim(
             store.survey().await?;
             store.prepare().await?;
         }
-        store.claim(over).await
+        if !store.has_name(&me).await? {
+            return Ok(None);
+        }
+        store.claim(over).await.map(Some)
     };
     match timeout(CLAIM_MAX, claiming).await {
-        Ok(Ok(claimed)) => Ok(claimed),
+        Ok(Ok(Some(claimed))) => Ok(claimed),
+        Ok(Ok(None)) => {
+            info!("does not claim: another process has this node's name");
+            Err(NotClaimed::Unreachable)
+        }
         Ok(Err(ClaimError::Superseded(tenure))) => {
             info!(coordinator = %tenure.node, epoch = %tenure.epoch, "another claim came first");
             Err(NotClaimed::Superseded(tenure))

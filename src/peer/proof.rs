@@ -22,13 +22,13 @@ pub const REQUEST_HEADERS: [HeaderName; 7] = [
 ];
 
 /// The headers of a coordinator's reply that mean something to the client. Its proof covers them, and
-/// no other comes to the client.
+/// no other comes to the client. In the order in which the coordinator itself writes them.
 pub const REPLY_HEADERS: [HeaderName; 7] = [
     CONTENT_TYPE,
     RETRY_AFTER,
     HeaderName::from_static("drumline-stamp"),
-    HeaderName::from_static("drumline-token"),
     HeaderName::from_static("drumline-position"),
+    HeaderName::from_static("drumline-token"),
     HeaderName::from_static("drumline-coordinator"),
     HeaderName::from_static("idempotency-replayed"),
 ];

@@ -111,6 +111,13 @@ impl Store {
         }
     }
 
+    /// Whether no other process holds the name of this one.
+    pub async fn has_name(&self, me: &Instance) -> Result<bool, StoreError> {
+        let found = self.read_name().await?.unwrap_or_default();
+        let holder = found.get_i64("holder").ok();
+        Ok(holder.is_none_or(|holder| holder == me.id))
+    }
+
     /// Leaves the name to whoever comes next, for a moment at most: it is no loss if this fails.
     pub async fn give_up_name(&self, me: &Instance) {
         let none = doc! {"$unset": {"holder": "", "process": "", "url": ""}};

@@ -103,6 +103,7 @@ fn the_second_of_one_name_waits_and_takes_over_however_the_first_ends() {
     let time = until_ready(&runtime, &fourth);
     println!("beside a frozen one the next served within {time:?}");
     assert!(time < TAKEN_MAX);
+    let before = runtime.block_on(claims(&cluster));
     kill(frozen.pid(), Signal::CONT);
     frozen.until_ended();
     assert!(
@@ -110,7 +111,12 @@ fn the_second_of_one_name_waits_and_takes_over_however_the_first_ends() {
         "{}",
         frozen.said()
     );
-    assert_eq!(ready(&runtime, &fourth), Some(200));
+    until_ready(&runtime, &fourth);
+    assert_eq!(
+        runtime.block_on(claims(&cluster)),
+        before,
+        "the one that thawed deposed nobody"
+    );
 }
 
 #[test]

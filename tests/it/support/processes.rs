@@ -46,9 +46,14 @@ pub fn began(pid: Pid) -> u64 {
 /// The processes that name a folder in their command lines.
 pub fn processes_in(folder: &Path) -> Vec<Pid> {
     let needle = folder.as_os_str().as_bytes();
+    // The folder itself or one in it, and none whose name begins with the same characters.
+    let is_in = |rest: &[u8]| {
+        let after = rest.strip_prefix(needle).map(<[u8]>::first);
+        after.is_some_and(|next| next.is_none_or(|next| !next.is_ascii_alphanumeric()))
+    };
     let names = |pid: &Pid| {
         fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.windows(needle.len()).any(|part| part == needle))
+            .is_ok_and(|line| (0..line.len()).any(|at| is_in(&line[at..])))
     };
     fs::read_dir("/proc")
         .unwrap()
