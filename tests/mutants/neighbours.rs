@@ -61,15 +61,20 @@ pub fn one_holds_up_all(runtime: &Runtime, sandbox: Sandbox) -> Violations {
             "filter": {"$expr": {"$eq": [product, -1]}}, "update": {"$set": {"slow": true}},
         });
         let http = Http::to(&cluster);
+        let busy = tokio::sync::Notify::new();
         let asking = async {
+            busy.notified().await;
             http.act("updateOne", &slow).await;
             std::future::pending().await
         };
         // So many that the long request runs beside some of them, and arrives with some of them.
         let writer = async || {
             let mut found = Vec::new();
-            for _ in 0..50 {
+            for number in 0..60 {
                 found.extend(next_write(&load).await.else_found);
+                if number == 10 {
+                    busy.notify_one();
+                }
             }
             found
         };
