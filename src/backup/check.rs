@@ -13,9 +13,10 @@ use super::error::Error;
 use super::event::Event;
 use super::folder::Folder;
 use super::follow::text_of;
-use super::frame::{Reader, hex};
-use super::manifest::{Base, Manifest, Mark, Time};
+use super::frame::{FileEntry, Reader};
+use super::manifest::{Base, Manifest, Mark, Segment, Time};
 use super::scan::{Lead, catalog_of};
+use crate::model::hex;
 
 /// What can be restored from one base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,62 +182,79 @@ pub fn prove(
         proof.catalog.collections.retain(unread);
     }
     for file in &base.files {
-        let mut documents = 0;
-        let mut reader = Reader::open(folder.path(), file)?;
-        while let Some(mut frame) = reader.frame()? {
-            let lead = frame.document()?.map(Lead::read).transpose()?;
-            if let Some(Lead { uuid, at, .. }) = lead {
-                let span = proof.spans.entry(uuid).or_insert(Span {
-                    first: at,
-                    last: at,
-                });
-                span.first = span.first.min(at);
-                span.last = span.last.max(at);
-            }
-            while frame.document()?.is_some() {
-                documents += 1;
-            }
-        }
-        if documents != file.documents {
-            return Err(Error::damaged(
-                &file.name,
-                "it has another number of documents",
-            ));
-        }
-        proof.documents += documents;
-        (proof.files, proof.bytes) = (proof.files + 1, proof.bytes + file.bytes);
+        prove_documents(folder, file, &mut proof)?;
         report(&format!("{} is whole", file.name));
     }
     let mut walk = Walk::new(base, *point);
     for segment in folder.segments(base)? {
-        let mut reader = Reader::open(folder.path(), &segment.file)?;
-        let mut events = 0;
-        while let Some(mut frame) = reader.frame()? {
-            while let Some(document) = frame.document()? {
-                let event = Event::read(document)?;
-                if event.time < segment.first || event.time > segment.last {
-                    return Err(Error::damaged(
-                        &segment.file.name,
-                        "an event is of another time",
-                    ));
-                }
-                walk.take(&event, document, &mut proof)?;
-                events += 1;
-            }
-        }
-        if events != segment.file.documents {
-            return Err(Error::damaged(
-                &segment.file.name,
-                "it has another number of events",
-            ));
-        }
-        proof.events += events;
-        (proof.files, proof.bytes) = (proof.files + 1, proof.bytes + segment.file.bytes);
+        prove_events(folder, &segment, &mut walk, &mut proof)?;
         report(&format!("{} is whole", segment.file.name));
     }
     walk.end_group(&mut proof)?;
     walk.end(base, &mut proof)?;
     Ok(proof)
+}
+
+/// Reads a file of the base.
+fn prove_documents(folder: &Folder, file: &FileEntry, proof: &mut Proof) -> Result<(), Error> {
+    let mut documents = 0;
+    let mut reader = Reader::open(folder.path(), file)?;
+    while let Some(mut frame) = reader.frame()? {
+        let lead = frame.document()?.map(Lead::read).transpose()?;
+        if let Some(Lead { uuid, at, .. }) = lead {
+            let span = proof.spans.entry(uuid).or_insert(Span {
+                first: at,
+                last: at,
+            });
+            span.first = span.first.min(at);
+            span.last = span.last.max(at);
+        }
+        while frame.document()?.is_some() {
+            documents += 1;
+        }
+    }
+    if documents != file.documents {
+        return Err(Error::damaged(
+            &file.name,
+            "it has another number of documents",
+        ));
+    }
+    proof.documents += documents;
+    (proof.files, proof.bytes) = (proof.files + 1, proof.bytes + file.bytes);
+    Ok(())
+}
+
+/// Reads a segment, and goes through its events.
+fn prove_events(
+    folder: &Folder,
+    segment: &Segment,
+    walk: &mut Walk,
+    proof: &mut Proof,
+) -> Result<(), Error> {
+    let mut reader = Reader::open(folder.path(), &segment.file)?;
+    let mut events = 0;
+    while let Some(mut frame) = reader.frame()? {
+        while let Some(document) = frame.document()? {
+            let event = Event::read(document)?;
+            if event.time < segment.first || event.time > segment.last {
+                return Err(Error::damaged(
+                    &segment.file.name,
+                    "an event is of another time",
+                ));
+            }
+            walk.take(&event, document, proof)?;
+            events += 1;
+        }
+    }
+    if events != segment.file.documents {
+        return Err(Error::damaged(
+            &segment.file.name,
+            "it has another number of events",
+        ));
+    }
+    proof.events += events;
+    (proof.files, proof.bytes) = (proof.files + 1, proof.bytes + segment.file.bytes);
+    Ok(())
 }
 
 /// Goes through the events, one transaction after the other.

@@ -9,18 +9,17 @@ use super::Report;
 use super::error::Error;
 use super::event::{Event, is_left_out, kept};
 use super::folder::{Folder, name_of};
-use super::frame::{Writer, hex};
+use super::frame::Writer;
 use super::manifest::{Base, Manifest, Mark, Segment, Time};
+use super::patience::Patience;
 use super::raw;
-use crate::store::{Batch, Rows, Setback, Source, Start, time_of};
+use crate::model::{hex, unhex};
+use crate::store::{Batch, Rows, Setback, Source, Start, StoreError, time_of};
 
 /// A segment ends with the transaction that passes this size.
 const SEGMENT_USUAL: u64 = 64 << 20;
 /// How long MongoDB waits for an event before it says that there is none.
 const WAIT: Duration = Duration::from_millis(200);
-/// How long a stream may fail until the run ends.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Follows a deployment's events.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ struct Open {
 impl<'a> Follower<'a> {
     /// Goes on where a base ends.
     pub fn after(source: &'a Source, base: &Base) -> Result<Self, Error> {
-        let token = base.token.as_deref().map(unhex).transpose()?;
+        let token = base.token.as_deref().map(token_of).transpose()?;
         Ok(Self {
             source,
             rows: None,
@@ -81,9 +80,7 @@ impl<'a> Follower<'a> {
     ) -> Result<u64, Error> {
         let mut events = 0;
         loop {
-            let Some(batch) = self.next(report).await? else {
-                continue;
-            };
+            let batch = self.next(report).await?;
             let documents = batch.documents()?;
             let mut reached = documents.is_empty()
                 && batch
@@ -127,8 +124,8 @@ impl<'a> Follower<'a> {
         self.last.wall = self.last.wall.max(wall);
     }
 
-    async fn next(&mut self, report: Report<'_>) -> Result<Option<Batch>, Error> {
-        let began = std::time::Instant::now();
+    async fn next(&mut self, report: Report<'_>) -> Result<Batch, Error> {
+        let patience = Patience::from_now();
         loop {
             let error = match self.try_next().await {
                 Ok(batch) => return Ok(batch),
@@ -136,18 +133,17 @@ impl<'a> Follower<'a> {
             };
             self.rows = None;
             match Setback::of(&error) {
-                Setback::Reopen | Setback::Later if began.elapsed() < PATIENCE => {
-                    report(&format!("the stream of events is opened again: {error}"));
-                    tokio::time::sleep(PAUSE).await;
-                }
                 Setback::Lost => return Err(self.lost()),
                 Setback::TooLarge => return Err(self.too_large()),
-                _ => return Err(error.into()),
+                _ => {}
             }
+            let why = error.to_string();
+            patience.rest(error).await?;
+            report(&format!("the stream of events is opened again: {why}"));
         }
     }
 
-    async fn try_next(&mut self) -> Result<Option<Batch>, crate::store::StoreError> {
+    async fn try_next(&mut self) -> Result<Batch, StoreError> {
         let rows = match &mut self.rows {
             Some(rows) => rows,
             None => {
@@ -159,11 +155,8 @@ impl<'a> Follower<'a> {
                 self.rows.insert(rows)
             }
         };
-        let batch = rows.next().await?;
-        if batch.is_none() {
-            self.rows = None;
-        }
-        Ok(batch)
+        let ended = || StoreError::Unavailable("the stream of events has ended".into());
+        rows.next().await?.ok_or_else(ended)
     }
 
     fn take(
@@ -306,23 +299,8 @@ pub fn text_of(wall: i64) -> String {
         .unwrap_or_else(|_| wall.to_string())
 }
 
-/// Bytes from their text.
-pub fn unhex(text: &str) -> Result<Vec<u8>, Error> {
-    let byte = |at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    let bytes = (0..text.len()).step_by(2).map(byte).collect::<Option<_>>();
-    bytes.ok_or_else(|| Error::damaged("the manifest", "a token in it is no hexadecimal number"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_come_back_from_their_text() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&bytes)).unwrap(), bytes);
-        for wrong in ["0", "0g", "ü"] {
-            assert!(unhex(wrong).is_err(), "{wrong}");
-        }
-    }
+/// A token, or a key, from its text in the manifest.
+pub fn token_of(text: &str) -> Result<Vec<u8>, Error> {
+    unhex(text)
+        .ok_or_else(|| Error::damaged("the manifest", "a token in it is no hexadecimal number"))
 }

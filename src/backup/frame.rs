@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
+use crate::model::hex;
 
 const MAGIC: &[u8; 8] = b"DRUMBAK1";
 const HEAD: usize = 12;
@@ -272,15 +273,6 @@ fn checksum(lengths: &[u8], packed: &[u8]) -> u32 {
     sum.update(lengths);
     sum.update(packed);
     sum.finalize()
-}
-
-/// Bytes as text.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes all
-        text
-    })
 }
 
 #[cfg(test)]

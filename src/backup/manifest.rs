@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
-use super::frame::{FileEntry, hex};
+use super::frame::FileEntry;
+use crate::model::hex;
 
 /// The form of the folder that this version writes and reads.
 pub const FORMAT: u32 = 1;

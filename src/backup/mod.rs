@@ -14,6 +14,8 @@ mod folder;
 mod follow;
 mod frame;
 mod manifest;
+mod options;
+mod patience;
 mod raw;
 mod replay;
 mod restore;

@@ -8,6 +8,7 @@ use super::catalog::{Collection, Span, Uuid};
 use super::diff;
 use super::error::Error;
 use super::event::{Event, Kind};
+use super::options::first_options;
 use super::raw;
 use super::sums::Sum;
 use crate::store::Source;
@@ -52,6 +53,23 @@ enum State {
     Changed(Vec<Vec<u8>>),
     Is(Vec<u8>),
     Gone,
+}
+
+impl State {
+    /// What becomes of a document that is there; `None` if it goes.
+    fn of(self, before: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self {
+            Self::Gone => Ok(None),
+            Self::Is(document) => Ok(Some(document)),
+            Self::Changed(updates) => {
+                let mut document = before.to_vec();
+                for update in &updates {
+                    document = diff::apply(&document, update)?;
+                }
+                Ok(Some(document))
+            }
+        }
+    }
 }
 
 /// Fills collections.
@@ -113,7 +131,7 @@ impl<'a> Replay<'a> {
             } = &filled.collection;
             self.target.unmake(database, name).await?;
             self.target
-                .make(database, name, super::restore::first_options(options))
+                .make(database, name, first_options(options))
                 .await?;
             filled.sum = Sum::default();
         }
@@ -242,25 +260,17 @@ async fn write(
                 };
                 *found = true;
                 let to = std::mem::replace(&mut change.to, State::Gone);
-                let after = match to {
-                    State::Gone => {
-                        sum.take_out(before);
-                        gone.push(change.key.clone());
-                        continue;
+                let after = to.of(before)?;
+                if after.as_deref() == Some(before) {
+                    continue;
+                }
+                sum.take_out(before);
+                match after {
+                    None => gone.push(change.key.clone()),
+                    Some(after) => {
+                        sum.add(&after);
+                        put.push((change.key.clone(), after));
                     }
-                    State::Is(document) => document,
-                    State::Changed(updates) => {
-                        let mut document = before.to_vec();
-                        for update in &updates {
-                            document = diff::apply(&document, update)?;
-                        }
-                        document
-                    }
-                };
-                if after != before {
-                    sum.take_out(before);
-                    sum.add(&after);
-                    put.push((change.key.clone(), after));
                 }
             }
             for keys in gone.chunks(COMMAND_DOCUMENTS_MAX) {
@@ -270,9 +280,21 @@ async fn write(
             replace(target, collection, put).await?;
         }
     }
-    // New ones come last: an old one may have had an `_id` that counts as the same (1 and 1.0).
+    let all = changes.all.into_iter().zip(old);
+    insert_new(target, collection, sum, all).await
+}
+
+/// Inserts what was not there. It comes last: an old document may have had an `_id` that counts as the
+/// same (1 and 1.0).
+async fn insert_new(
+    target: &Source,
+    collection: &Collection,
+    sum: &mut Sum,
+    all: impl Iterator<Item = (Change, bool)>,
+) -> Result<(), Error> {
+    let (database, name) = (collection.database.as_str(), collection.name.as_str());
     let mut new = Vec::new();
-    for (change, found) in changes.all.into_iter().zip(old) {
+    for (change, found) in all {
         match change.to {
             State::Is(document) if change.is_new || !found => {
                 sum.add(&document);

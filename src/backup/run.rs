@@ -1,7 +1,7 @@
 //! One run of `drumline backup`: the base if there is none yet, then what is new.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use super::error::Error;
 use super::folder::Folder;
 use super::follow::{Follower, Goal};
 use super::manifest::{Base, FORMAT, Manifest, Set};
+use super::patience::Patience;
 use super::scan::{self, Scanner};
 use crate::store::Source;
 
@@ -40,25 +41,39 @@ fn left_out_of(base: &Base) -> Vec<String> {
     base.left_out.iter().map(ToString::to_string).collect()
 }
 
-/// How long the source may be away until a run ends.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(250);
-
 /// Everything that was done by now.
 async fn now(source: &Source) -> Result<Goal, Error> {
-    let began = Instant::now();
+    let patience = Patience::from_now();
     loop {
         match source.clock().await {
             Ok((time, wall)) => {
                 let time = time.into();
                 return Ok(Goal { time, wall });
             }
-            Err(error) if error.may_pass() && began.elapsed() < PATIENCE => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => patience.rest(error).await?,
         }
     }
+}
+
+/// Opens the folder, for a backup of this replica set alone.
+async fn open(settings: &Settings, source: &Source) -> Result<(Folder, Manifest), Error> {
+    let (name, id) = source.identity().await?;
+    let set = Set { name, id };
+    let (folder, manifest) = Folder::to_write(&settings.folder)?;
+    let manifest = manifest.unwrap_or_else(|| Manifest {
+        format: FORMAT,
+        set: set.clone(),
+        bases: Vec::new(),
+        sha256: String::new(),
+    });
+    if !manifest.set.is(&set) {
+        return Err(Error::Folder(format!(
+            "{} holds a backup of another replica set ('{}'): give this one a folder of its own",
+            settings.folder.display(),
+            manifest.set.name
+        )));
+    }
+    Ok((folder, manifest))
 }
 
 /// Takes in what is new. With `follow` it goes on until `stop` says so.
@@ -68,25 +83,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
     report: Report<'_>,
 ) -> Result<Ran, Error> {
-    let (name, id) = source.identity().await?;
-    let set = Set { name, id };
-    let (folder, manifest) = Folder::to_write(&settings.folder)?;
-    let mut manifest = match manifest {
-        Some(manifest) if !manifest.set.is(&set) => {
-            return Err(Error::Folder(format!(
-                "{} holds a backup of another replica set ('{}'): give this one a folder of its own",
-                settings.folder.display(),
-                manifest.set.name
-            )));
-        }
-        Some(manifest) => manifest,
-        None => Manifest {
-            format: FORMAT,
-            set,
-            bases: Vec::new(),
-            sha256: String::new(),
-        },
-    };
+    let (folder, mut manifest) = open(settings, source).await?;
     match windows(&manifest).last() {
         Some(window) => report(&format!("can be restored now: {window}")),
         None => report("nothing can be restored yet"),

@@ -4,7 +4,7 @@
 //! crash, reads the rest at a later time. Each frame of a base's files begins with a document that
 //! says whose documents follow and when they were read; a restore applies the events in between.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bson::doc;
 
@@ -12,17 +12,17 @@ use super::Report;
 use super::catalog::{Catalog, Collection, Uuid, binary};
 use super::error::Error;
 use super::folder::{Folder, name_of};
-use super::follow::{Follower, Goal, unhex};
-use super::frame::{Reader, Writer, hex};
+use super::follow::{Follower, Goal, token_of};
+use super::frame::{Reader, Writer};
 use super::manifest::{Base, LeftOut, Manifest, Mark, Scan, Time};
+use super::patience::Patience;
 use super::raw;
+use crate::model::hex;
 use crate::store::{Rows, Setback, Source, StoreError, Wanted};
 
 /// A file of the base ends when it holds so much; the events are read up to then, and the manifest
 /// is saved.
 pub const FILE_USUAL: u64 = 256 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(250);
 /// A collection that changes its name again and again is given up.
 const MOVES_MAX: usize = 20;
 
@@ -191,7 +191,7 @@ impl<'a, 'b> Scanner<'a, 'b> {
     /// A cluster time that is after all that was read, the end of the log there, and a time by which
     /// all of that was done.
     async fn log_end(&self) -> Result<(Time, (i64, i64), i64), Error> {
-        let began = Instant::now();
+        let patience = Patience::from_now();
         loop {
             let ended = async {
                 let now = self.source.now().await?;
@@ -200,19 +200,8 @@ impl<'a, 'b> Scanner<'a, 'b> {
             };
             match ended.await {
                 Ok(ended) => return Ok(ended),
-                Err(error) => self.rest(&error, began).await?,
+                Err(error) => patience.rest(error).await?,
             }
-        }
-    }
-
-    /// Waits a moment if the call may be made again, and gives the error if not.
-    async fn rest(&self, error: &StoreError, began: Instant) -> Result<(), Error> {
-        match Setback::of(error) {
-            Setback::Reopen | Setback::Later if began.elapsed() < PATIENCE => {
-                tokio::time::sleep(PAUSE).await;
-                Ok(())
-            }
-            _ => Err(error.clone().into()),
         }
     }
 
@@ -228,8 +217,9 @@ impl<'a, 'b> Scanner<'a, 'b> {
         let mut place = (collection.database.clone(), collection.name.clone());
         let capped = collection.is_capped();
         let last = scan.last.as_deref().filter(|_| !capped);
-        let mut last = last.map(unhex).transpose()?;
+        let mut last = last.map(token_of).transpose()?;
         let mut again = scan.again;
+        let base_time = manifest.bases.last().map_or(self.at, |base| base.from);
         let mut failing = None;
         let mut moves = 0;
         loop {
@@ -243,19 +233,12 @@ impl<'a, 'b> Scanner<'a, 'b> {
                 at,
                 from,
             };
-            let mut lead = Lead {
+            // A capped one is read in one go, at no one time; an earlier try counts no more.
+            let lead = Lead {
                 uuid,
-                at: self.at,
-                again,
+                at: if capped { base_time } else { self.at },
+                again: again || capped,
             };
-            if capped {
-                // Read in one go, at no one time; an earlier try counts no more.
-                lead = Lead {
-                    uuid,
-                    at: self.base_time(manifest),
-                    again: true,
-                };
-            }
             let error = match self.source.scan(&wanted).await {
                 Ok(rows) => match self
                     .rows(rows, lead, &mut last, scan, manifest, report)
@@ -273,43 +256,43 @@ impl<'a, 'b> Scanner<'a, 'b> {
                 last = None;
             }
             again = false;
-            let began = *failing.get_or_insert_with(Instant::now);
+            let patience = *failing.get_or_insert_with(Patience::from_now);
             match Setback::of(&error) {
                 Setback::Later => {
                     report(&format!(
                         "{}: goes on at a later time ({error})",
                         collection.namespace()
                     ));
-                    self.rest(&error, began).await?;
+                    patience.rest(error).await?;
                     self.at = self.source.now().await?.into();
                 }
                 Setback::Moved if moves < MOVES_MAX => {
                     moves += 1;
-                    let all = self.source.collections().await?;
-                    let Some(now) = all.into_iter().find(|listed| listed.uuid == Some(uuid)) else {
+                    let Some(now) = self.place_of(uuid).await? else {
                         return Ok(None); // dropped meanwhile: an event says so
                     };
-                    place = (now.database, now.name);
+                    place = now;
                 }
                 Setback::Fatal => return Ok(Some(error.to_string())),
-                _ => self.rest(&error, began).await?,
+                _ => patience.rest(error).await?,
             }
         }
         if capped {
             // Whatever was read is no later than this.
             let at = self.source.now().await?.into();
-            let lead = Lead {
-                uuid,
-                at,
-                again: false,
-            };
+            let again = false;
+            let lead = Lead { uuid, at, again };
             self.writer(manifest)?.lead_alone(lead.to_bytes()?)?;
         }
         Ok(None)
     }
 
-    fn base_time(&self, manifest: &Manifest) -> Time {
-        manifest.bases.last().map_or(self.at, |base| base.from)
+    /// The database and the name that a collection has now.
+    async fn place_of(&self, uuid: Uuid) -> Result<Option<(String, String)>, Error> {
+        let all = self.source.collections().await?;
+        let mut all = all.into_iter();
+        let found = all.find(|listed| listed.uuid == Some(uuid));
+        Ok(found.map(|now| (now.database, now.name)))
     }
 
     /// Takes in rows until they end, or fail with the error that is given.

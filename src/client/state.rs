@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 
 use super::clock::{Seen, Token};
+use crate::model::hex;
 
 /// How long a command waits for another one that is saving its clock, which takes microseconds.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -37,13 +38,9 @@ impl ClockFile {
         parts.sort_unstable();
         parts.dedup();
         let digest = Sha256::digest(parts.join(","));
-        let hex: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         Self {
             folder,
-            name: format!("clock-{hex}"),
+            name: format!("clock-{}", hex(&digest[..8])),
         }
     }
 

@@ -19,6 +19,7 @@ use super::place::{Lock, make_private_folder, user_folder};
 use super::report::Console;
 use super::web::{Body, Web};
 use crate::config;
+use crate::model::hex;
 
 /// MongoDB's archive of releases. `DRUMLINE_MONGOD_ARCHIVE` names a mirror.
 const ARCHIVE: &str = "https://fastdl.mongodb.org/linux";
@@ -278,10 +279,6 @@ fn sha256_of(path: &Path) -> io::Result<String> {
             length => hasher.update(&buffer[..length]),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs a tool to its end; its last line of complaint is the error.

@@ -1,12 +1,12 @@
 //! The secrets of a cluster: drawn once, each in a file that only its owner reads.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 
 use super::error::Error;
 use super::place::{Place, make_private_folder, write_private};
 use super::spec::{Spec, random_bytes};
+use crate::model::hex;
 
 /// The MongoDB user that Drumline makes for people and for commands without a server. He may do
 /// everything.
@@ -70,12 +70,7 @@ fn kept_or_drawn(place: &Place, name: &str) -> Result<String, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io("read", &path)(error)),
     }
-    let text = random_bytes::<32>()?
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
+    let text = hex(&random_bytes::<32>()?);
     write_private(&path, text.as_bytes())?;
     Ok(text)
 }

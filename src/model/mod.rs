@@ -3,6 +3,7 @@
 //! Never does any IO, never names a driver, a protocol or a clock.
 
 pub mod failure;
+mod hex;
 pub mod id;
 mod language;
 pub mod limits;
@@ -13,6 +14,7 @@ pub mod policy;
 pub mod request;
 
 pub use failure::Failure;
+pub use hex::{hex, unhex};
 pub use id::{BatchId, Digest, Namespace, NodeName, RequestId};
 pub use order::{Epoch, Position, Stamp};
 pub use peer::{Beat, Liveness, Message, Rank, Role, Tenure};

@@ -19,9 +19,9 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request;
 use hyper::{HeaderMap, StatusCode};
 use sha2::Sha256;
-use thiserror::Error;
 
 use super::proof::{Content, Proof, REPLY_HEADERS, REQUEST_HEADERS};
+use super::refused::Refused;
 use super::seen::Seen;
 use crate::config::{ConfigError, Secret};
 use crate::model::NodeName;
@@ -37,26 +37,6 @@ const NONCE: HeaderName = HeaderName::from_static("drumline-nonce");
 const TIME: HeaderName = HeaderName::from_static("drumline-time");
 const CONTENT: HeaderName = HeaderName::from_static("drumline-content");
 const PROOF: HeaderName = HeaderName::from_static("drumline-proof");
-
-/// Why a peer's message is not taken. The texts are for the peer's operator too.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Error)]
-pub enum Refused {
-    #[error("the cluster secret is another one, or this node is of another version")]
-    Secret,
-    #[error("this node belongs to another cluster than '{0}'")]
-    Cluster(String),
-    #[error("this node is {here}, not '{wanted}'; correct the --peer of the sender")]
-    Addressee { here: NodeName, wanted: String },
-    #[error("'{0}' is not among the peers of this node; start it with a --peer for it")]
-    Stranger(String),
-    /// The sender does not know this process yet, or its clock. The reply tells it.
-    #[error("the message is for another process of this node or for another time")]
-    Stale { from: NodeName, nonce: String },
-    #[error("this message was taken before")]
-    Repeated,
-    #[error("{0} was started anew too often in the last seconds; it is heard again soon")]
-    Crowded(NodeName),
-}
 
 /// What one node proves to another with each request, and checks in theirs. Cheap to clone; all
 /// clones are of the same process.

@@ -8,8 +8,9 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::credentials::{Admitted, Credentials, Refused};
+use super::credentials::{Admitted, Credentials};
 use super::proof::{Content, REQUEST_HEADERS, keep_only};
+use super::refused::Refused;
 use super::{Event, Knocks, Letter};
 use crate::model::{Beat, NodeName};
 

@@ -8,13 +8,15 @@ mod forward;
 mod inbox;
 mod link;
 mod proof;
+mod refused;
 mod seen;
 
-pub use credentials::{Admitted, Credentials, Refused};
+pub use credentials::{Admitted, Credentials};
 pub use forward::{Envelope, ForwardError, Forwarder, PROVEN_BYTES_MAX, Relayed};
 pub use inbox::Inbox;
 pub use link::{Links, Pace, Peer};
 pub use proof::{Content, REPLY_HEADERS, REQUEST_HEADERS};
+pub use refused::Refused;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

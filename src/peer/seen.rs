@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bson::Uuid;
 
-use super::credentials::Refused;
+use super::refused::Refused;
 use crate::model::NodeName;
 use crate::model::limits::{MESSAGE_AGE_MAX, MESSAGES_BEHIND_MAX as BEHIND_MAX};
 

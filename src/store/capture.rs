@@ -15,7 +15,11 @@ use mongodb::error::Error as DriverError;
 use mongodb::options::{ClientOptions, CursorType};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
-use super::codes::UNAUTHORIZED;
+use super::codes::{
+    BSON_OBJECT_TOO_LARGE, CHANGE_STREAM_FATAL, CHANGE_STREAM_HISTORY_LOST,
+    COLLECTION_UUID_MISMATCH, CURSOR_KILLED, CURSOR_NOT_FOUND, INVALID_RESUME_TOKEN,
+    NAMESPACE_NOT_FOUND, QUERY_PLAN_KILLED, SNAPSHOT_TOO_OLD, UNAUTHORIZED,
+};
 use super::error::StoreError;
 use super::gate::Gate;
 use super::log::Tail;
@@ -29,16 +33,8 @@ const ROWS_MAX: Duration = Duration::from_secs(60);
 /// MongoDB's own databases. Users and settings are not part of a backup.
 const OWN_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
-const CURSOR_NOT_FOUND: i32 = 43;
-const CURSOR_KILLED: i32 = 237;
-const PLAN_KILLED: i32 = 175;
-const SNAPSHOT_TOO_OLD: i32 = 239;
-pub(super) const NO_SUCH_NAMESPACE: i32 = 26;
-const OTHER_COLLECTION: i32 = 361;
-const INVALID_TOKEN: i32 = 260;
-const STREAM_FATAL: i32 = 280;
-const HISTORY_LOST: i32 = 286;
-const TOO_LARGE: [i32; 2] = [10_334, 17_280];
+/// The second code is of a reply as a whole.
+const TOO_LARGE: [i32; 2] = [BSON_OBJECT_TOO_LARGE, 17_280];
 
 /// A replica set that is read from end to end, or written.
 #[derive(Debug, Clone)]
@@ -106,10 +102,12 @@ impl Setback {
             _ => {}
         }
         match error.code() {
-            Some(CURSOR_NOT_FOUND | CURSOR_KILLED | PLAN_KILLED) => Self::Reopen,
+            Some(CURSOR_NOT_FOUND | CURSOR_KILLED | QUERY_PLAN_KILLED) => Self::Reopen,
             Some(SNAPSHOT_TOO_OLD) => Self::Later,
-            Some(NO_SUCH_NAMESPACE | OTHER_COLLECTION) => Self::Moved,
-            Some(INVALID_TOKEN | STREAM_FATAL | HISTORY_LOST) => Self::Lost,
+            Some(NAMESPACE_NOT_FOUND | COLLECTION_UUID_MISMATCH) => Self::Moved,
+            Some(INVALID_RESUME_TOKEN | CHANGE_STREAM_FATAL | CHANGE_STREAM_HISTORY_LOST) => {
+                Self::Lost
+            }
             Some(code) if TOO_LARGE.contains(&code) => Self::TooLarge,
             _ if error.may_pass() => Self::Reopen,
             _ => Self::Fatal,
@@ -243,7 +241,7 @@ impl Source {
     async fn indexes(&self, database: &str, name: &str) -> Result<Vec<Document>, StoreError> {
         let list = doc! { "listIndexes": name, "includeBuildUUIDs": true, "cursor": {} };
         let found = match self.listing(database, list).await {
-            Err(error) if error.code() == Some(NO_SUCH_NAMESPACE) => return Ok(Vec::new()),
+            Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Vec::new()),
             found => found?,
         };
         // One that is being built has `buildUUID`; its end is an event.

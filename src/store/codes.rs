@@ -37,13 +37,22 @@ pub const UNAUTHORIZED: i32 = 13;
 pub const ILLEGAL_OPERATION: i32 = 20;
 pub const NAMESPACE_NOT_FOUND: i32 = 26;
 pub const INDEX_NOT_FOUND: i32 = 27;
+pub const CURSOR_NOT_FOUND: i32 = 43;
 pub const NAMESPACE_EXISTS: i32 = 48;
 pub const MAX_TIME_EXPIRED: i32 = 50;
 pub const VALIDATION_FAILURE: i32 = 121;
+pub const QUERY_PLAN_KILLED: i32 = 175;
+pub const CURSOR_KILLED: i32 = 237;
+pub const SNAPSHOT_TOO_OLD: i32 = 239;
 pub const SNAPSHOT_UNAVAILABLE: i32 = 246;
 pub const TRANSACTION_TOO_LARGE: i32 = 257;
+pub const INVALID_RESUME_TOKEN: i32 = 260;
 pub const NOT_IN_TRANSACTION: i32 = 263;
+pub const CHANGE_STREAM_FATAL: i32 = 280;
+pub const CHANGE_STREAM_HISTORY_LOST: i32 = 286;
+pub const COLLECTION_UUID_MISMATCH: i32 = 361;
 pub const TRANSACTION_TOO_LARGE_FOR_CACHE: i32 = 388;
+pub const BSON_OBJECT_TOO_LARGE: i32 = 10_334;
 pub const DUPLICATE_KEY: i32 = 11_000;
 pub const INTERRUPTED_BY_STATE_CHANGE: i32 = 11_602;
 
@@ -205,6 +214,7 @@ const CODES: &[(i32, &str, Class)] = &[
     (257, "TransactionTooLarge", Class::Request),
     (258, "UnknownFeatureCompatibilityVersion", Class::Ground),
     (259, "KeyedExecutorRetry", Class::Passing),
+    (260, "InvalidResumeToken", Class::Request),
     (261, "TooManyLogicalSessions", Class::Passing),
     (262, "ExceededTimeLimit", Class::Unknown),
     (263, "OperationNotSupportedInTransaction", Class::Request),
@@ -217,9 +227,11 @@ const CODES: &[(i32, &str, Class)] = &[
     (273, "ProducerConsumerQueueProducerQueueDepthExceeded", Class::Passing),
     (276, "IndexBuildAborted", Class::Passing),
     (279, "ClientDisconnect", Class::Unknown),
+    (280, "ChangeStreamFatalError", Class::Request),
     (281, "TransactionCoordinatorSteppingDown", Class::Unknown),
     (282, "TransactionCoordinatorReachedAbortDecision", Class::Unknown),
     (285, "IndexBuildAlreadyInProgress", Class::Passing),
+    (286, "ChangeStreamHistoryLost", Class::Request),
     (290, "TransactionExceededLifetimeLimitSeconds", Class::Unknown),
     (291, "NoQueryExecutionPlans", Class::Request),
     (292, "QueryExceededMemoryLimitNoDiskUseAllowed", Class::Request),

@@ -9,7 +9,8 @@ use bson::raw::{CStr, RawArrayBuf, RawDocumentBuf, cstr};
 use bson::{Document, RawDocument, Timestamp, doc};
 use mongodb::Client;
 
-use super::capture::{NO_SUCH_NAMESPACE, Rows, Source};
+use super::capture::{Rows, Source};
+use super::codes::NAMESPACE_NOT_FOUND;
 use super::error::StoreError;
 use super::reply::first_write_error;
 use super::schema::{DATABASE, LOG};
@@ -69,7 +70,7 @@ impl Source {
     pub async fn unmake(&self, database: &str, name: &str) -> Result<(), StoreError> {
         let drop_it = doc! { "drop": name, "writeConcern": {"w": 1} };
         match self.run(database, drop_it, WRITE_MAX).await {
-            Err(error) if error.code() == Some(NO_SUCH_NAMESPACE) => Ok(()),
+            Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(()),
             dropped => dropped.map(drop),
         }
     }

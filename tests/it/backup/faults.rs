@@ -136,7 +136,7 @@ fn bad_backups_targets_and_points_are_refused_and_nothing_is_changed() {
 }
 
 #[test]
-fn a_log_that_goes_back_and_a_lost_oplog_are_told_and_a_new_base_stands_beside() {
+fn a_log_that_goes_back_is_told_and_a_new_base_stands_beside() {
     let runtime = Runtime::new().unwrap();
     let cluster = Cluster::start(&["--members", "1", "--nodes", "0"]);
     let file = uri_file(&cluster);
