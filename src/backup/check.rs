@@ -61,7 +61,7 @@ pub fn windows(manifest: &Manifest) -> Vec<Window> {
         Some(Window {
             base: base.number,
             first: base.window?,
-            last: base.end,
+            last: base.last(),
         })
     });
     windows.collect()
@@ -361,7 +361,7 @@ impl Walk {
             {
                 return Err(Error::damaged("the events", "they end at another position"));
             }
-            proof.mark = base.end;
+            proof.mark = base.last();
         }
         match self.point {
             Point::Position(at) if proof.mark.position != at => Err(Error::damaged(

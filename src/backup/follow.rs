@@ -63,9 +63,9 @@ impl<'a> Follower<'a> {
             seen: token.clone(),
             begin: base.from,
             open: None,
-            last: base.end,
+            last: base.last(),
             last_token: token,
-            position: Some(base.end.position).filter(|position| *position > 0),
+            position: Some(base.last().position).filter(|position| *position > 0),
         })
     }
 

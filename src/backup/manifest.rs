@@ -78,6 +78,20 @@ impl Base {
             .as_ref()
             .is_some_and(|window| self.end.time >= window.time)
     }
+
+    /// The last point that can be restored, if any can. Where no batch came after the base was read,
+    /// the log ends where it ended then.
+    pub fn last(&self) -> Mark {
+        let window = self.window.filter(|_| self.is_whole());
+        match window.filter(|window| window.position > self.end.position) {
+            Some(window) => Mark {
+                position: window.position,
+                stamp: window.stamp,
+                ..self.end
+            },
+            None => self.end,
+        }
+    }
 }
 
 /// A collection that could not be read.

@@ -147,7 +147,18 @@ fn a_log_that_goes_back_is_told_and_a_new_base_stands_beside() {
     };
     insert("1");
     let backup = Backup::of(&cluster);
-    backup.ok(&[]);
+    // Nothing has happened since the base was read: its one point is the end of the log.
+    let alone = backup.ok(&[]);
+    let position = alone["first"]["position"].as_i64().unwrap();
+    assert!(position > 0, "{alone}");
+    assert_eq!(alone["last"]["position"], position, "{alone}");
+    assert_eq!(alone["last"]["stamp"], alone["first"]["stamp"], "{alone}");
+    let target = Target::start();
+    let point = position.to_string();
+    for to in [&[][..], &["--to-position", &point]] {
+        let restored = target.ok(backup.folder(), to);
+        assert_eq!(restored["position"], position, "{restored}");
+    }
     insert("2");
     backup.ok(&[]);
     runtime.block_on(async {
@@ -181,7 +192,6 @@ fn a_log_that_goes_back_is_told_and_a_new_base_stands_beside() {
         .sandbox()
         .ok(&["backup", "list", backup.folder(), "-o", "jsonl"]);
     assert_eq!(listed.stdout.lines().count(), 2, "{listed:#?}");
-    let target = Target::start();
     let restored = target.ok(backup.folder(), &[]);
     assert_eq!(restored["collections"][1]["documents"], 3, "{restored}");
 }
