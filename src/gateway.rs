@@ -23,7 +23,7 @@ use crate::model::{
 use crate::mutants::{self, Mutant};
 use crate::peer::{Envelope, ForwardError, Forwarder, Relayed};
 use crate::sequencer::{Handle, Validator};
-use crate::store::{Question, Store, StoreError};
+use crate::store::{Counts, Question, Store, StoreError};
 
 /// Who answered a client's request.
 #[derive(Debug)]
@@ -313,6 +313,16 @@ impl Gateway {
     /// Whether this node is coordinator, as far as it knows.
     pub fn is_coordinator(&self) -> bool {
         self.sequencer.progress().epoch.is_some()
+    }
+
+    /// This node's connections to the members, by what they are for.
+    pub fn connections(&self) -> [(&'static str, Counts); 3] {
+        self.store.connections()
+    }
+
+    /// How often this node made its connections anew.
+    pub fn renewals(&self) -> u64 {
+        self.store.renewals()
     }
 
     /// The name of the coordinator, if this node knows one.

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, info};
 
 use crate::config::Secret;
+use crate::sequencer::Progress;
 use crate::store::{Fault, Store, StoreError, survey};
 
 /// How often the primary is tried.
@@ -18,6 +19,8 @@ const PACE: Duration = Duration::from_secs(2);
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 /// What may pass is told when it has lasted so long: an election is no fault.
 const PASSING: Duration = Duration::from_secs(5);
+/// A batch that is in doubt for longer is told.
+const DOUBT: Duration = Duration::from_secs(2);
 
 /// What is wrong, by who has found it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,12 +31,22 @@ pub struct Troubles {
     pub name: Option<String>,
     /// With the log.
     pub log: Option<String>,
+    /// With this node's own connections.
+    pub connections: Option<String>,
+    /// With the batch that is to be committed.
+    pub batch: Option<String>,
 }
 
 impl Troubles {
     /// One line each; empty if nothing keeps the node from serving.
     pub fn lines(&self) -> Vec<String> {
-        let all = [&self.ground, &self.name, &self.log];
+        let all = [
+            &self.ground,
+            &self.name,
+            &self.log,
+            &self.connections,
+            &self.batch,
+        ];
         all.into_iter().flatten().cloned().collect()
     }
 }
@@ -60,6 +73,16 @@ impl Board {
     /// Puts up what is wrong with the log, or takes it down.
     pub fn log(&self, trouble: Option<String>) {
         self.change(|troubles| &mut troubles.log, trouble);
+    }
+
+    /// Puts up what is wrong with this node's connections, or takes it down.
+    pub fn connections(&self, trouble: Option<String>) {
+        self.change(|troubles| &mut troubles.connections, trouble);
+    }
+
+    /// Puts up what keeps a batch from being committed, or takes it down.
+    pub fn batch(&self, trouble: Option<String>) {
+        self.change(|troubles| &mut troubles.batch, trouble);
     }
 
     /// The log tells a change, and no repetition.
@@ -126,6 +149,45 @@ pub async fn watch_log(store: Store, board: Board) {
     while fault.changed().await.is_ok() {
         let trouble = fault.borrow_and_update().as_ref().map(ToString::to_string);
         board.log(trouble);
+    }
+}
+
+/// Puts up what the store finds wrong with the node's connections, for as long as it runs.
+pub async fn watch_connections(store: Store, board: Board) {
+    let mut seen = store.trouble_with_connections();
+    while seen.changed().await.is_ok() {
+        let trouble = seen.borrow_and_update().clone();
+        board.connections(trouble);
+    }
+}
+
+/// Puts up that a batch stays in doubt, for as long as the node runs: no write is answered meanwhile.
+pub async fn watch_batches(mut progress: watch::Receiver<Progress>, board: Board) {
+    loop {
+        let doubt = progress.borrow_and_update().doubted_since;
+        let lasted = async {
+            match doubt {
+                Some(since) => sleep_until(since + DOUBT).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = progress.changed() => match changed {
+                Ok(()) if progress.borrow().doubted_since.is_none() => board.batch(None),
+                Ok(()) => {}
+                Err(_) => return,
+            },
+            () = lasted => {
+                board.batch(Some(format!(
+                    "no write is answered: for {DOUBT:?} it has not been known whether the last batch \
+                     was committed; MongoDB does not say"
+                )));
+                if progress.changed().await.is_err() {
+                    return;
+                }
+                board.batch(None);
+            }
+        }
     }
 }
 

@@ -51,6 +51,8 @@ pub enum Mutant {
     SymbolsApart,
     /// A filter that draws lots is asked again when its documents are known.
     DrawnAgain,
+    /// Connections that give no answer are kept.
+    NoRenewal,
 }
 
 /// Whether this process is to make the mistake.

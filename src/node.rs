@@ -107,6 +107,8 @@ pub async fn run(
     let instance = Instance::new(&url);
     let keeper = namesake::keep(store.clone(), name.clone(), instance.clone(), board.clone());
     tokio::spawn(ground::watch_log(store.clone(), board.clone()));
+    tokio::spawn(ground::watch_connections(store.clone(), board.clone()));
+    tokio::spawn(ground::watch_batches(sequencer.watch(), board.clone()));
     tokio::spawn(ground::watch(
         store.clone(),
         settings.mongodb_uri,

@@ -14,6 +14,8 @@ mod support;
 
 #[path = "mutants/answers.rs"]
 mod answers;
+#[path = "mutants/forgotten.rs"]
+mod forgotten;
 #[path = "mutants/log_cut.rs"]
 mod log_cut;
 #[path = "mutants/neighbours.rs"]
@@ -93,7 +95,7 @@ enum By {
 }
 
 /// Each mistake with the scenario that must show it.
-const PAIRS: [(Mutant, By, Scenario); 21] = [
+const PAIRS: [(Mutant, By, Scenario); 22] = [
     (Mutant::OneMemberAcknowledges, By::Checker, rolled_back),
     (Mutant::LocalReads, By::Checker, rolled_back),
     (Mutant::NoFence, By::Checker, frozen_and_succeeded),
@@ -135,6 +137,7 @@ const PAIRS: [(Mutant, By, Scenario); 21] = [
     (Mutant::StaleCollation, By::Scenario, answers::compared),
     (Mutant::SymbolsApart, By::Scenario, answers::compared),
     (Mutant::DrawnAgain, By::Scenario, answers::compared),
+    (Mutant::NoRenewal, By::Scenario, forgotten::connections_hang),
 ];
 
 #[test]

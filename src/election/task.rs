@@ -24,8 +24,10 @@ use crate::view::{NodeView, NodesView};
 
 /// Events that wait for the election. One more is dropped, as a network might.
 const EVENTS_MAX: usize = 256;
-/// How often it is tried whether MongoDB's primary can be reached.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a coordinator tries whether MongoDB's primary can be reached.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Other nodes try only at each so many of these times.
+const FOLLOWERS_PROBE: u32 = 2;
 /// How long a handover may wait until it is noted how far the log has come.
 const NOTE_MAX: Duration = Duration::from_millis(100);
 /// How long a node that stops waits for its successor to be handed over to.
@@ -208,6 +210,7 @@ impl Task {
         beliefs: Vec<liveness::Output>,
     ) {
         let mut probes = probes();
+        let mut ticks = FOLLOWERS_PROBE - 1; // the first one counts
         let mut fault = self.store.log_fault();
         self.believe(beliefs);
         self.step(Input::Start);
@@ -245,7 +248,12 @@ impl Task {
                 last = working(&mut self.jobs.probe) => self.probed(last),
                 () = working(&mut self.jobs.life) => {}
                 () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => self.ring(),
-                _ = probes.tick() => self.probe(),
+                _ = probes.tick() => {
+                    ticks = (ticks + 1) % FOLLOWERS_PROBE;
+                    if ticks == 0 || self.machine.role() == Role::Coordinator {
+                        self.probe();
+                    }
+                }
             }
             self.show_life();
         }

@@ -5,6 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::router::App;
+use crate::gateway::Gateway;
 use crate::metrics::{append, label};
 use crate::model::Liveness;
 use crate::view::ClusterView;
@@ -21,9 +22,35 @@ pub async fn handle(State(app): State<App>) -> Response {
         "gauge",
         &[(String::new(), leads)],
     );
+    tell_connections(&mut text, &app.gateway);
     describe(&mut text, &app.observer.view().await);
     let form = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (form, text).into_response()
+}
+
+fn tell_connections(text: &mut String, gateway: &Gateway) {
+    let renewals = [(String::new(), gateway.renewals())];
+    let help = "Times this node made its connections anew, since they gave no answer.";
+    append(
+        text,
+        "connection_renewals_total",
+        help,
+        "counter",
+        &renewals,
+    );
+    let mut samples = Vec::new();
+    for (kind, counts) in gateway.connections() {
+        let states = [
+            ("opening", counts.opening),
+            ("unused", counts.unused),
+            ("used", counts.used),
+        ];
+        for (state, count) in states {
+            samples.push((format!("{{for=\"{kind}\",state=\"{state}\"}}"), count));
+        }
+    }
+    let help = "This node's connections to all members, by what they are for and do.";
+    append(text, "connections", help, "gauge", &samples);
 }
 
 fn describe(text: &mut String, view: &ClusterView) {

@@ -46,6 +46,8 @@ pub struct Progress {
     pub guest: Option<Position>,
     /// The counter of the last stamp up to there.
     pub clock: i64,
+    /// Since when it is not known whether the batch in flight was committed.
+    pub doubted_since: Option<Instant>,
 }
 
 /// Submits writes. Cheap to clone; the queue behind it is bounded.

@@ -82,8 +82,8 @@ pub struct Session {
     /// All of them, as MongoDB knows them.
     ids: Vec<Bson>,
     current: Option<Homing>,
-    spares: mpsc::Receiver<ClientSession>,
-    home: mpsc::Sender<ClientSession>,
+    spares: mpsc::Receiver<Kept>,
+    home: mpsc::Sender<Kept>,
     open: bool,
     left: Left,
     /// The last position of the log, as far as this writer knows.
@@ -100,11 +100,19 @@ pub struct Session {
     pub(super) duplicates: bool,
 }
 
-/// A driver's session that goes back among the spare ones if nobody takes it out.
+/// A driver's session, and how often the connections had been made anew when it began: it is of no
+/// use on later ones.
+#[derive(Debug)]
+struct Kept {
+    session: ClientSession,
+    renewals: u64,
+}
+
+/// A session that goes back among the spare ones if nobody takes it out.
 #[derive(Debug)]
 struct Homing {
-    session: Option<ClientSession>,
-    home: mpsc::Sender<ClientSession>,
+    session: Option<Kept>,
+    home: mpsc::Sender<Kept>,
 }
 
 impl Drop for Homing {
@@ -122,9 +130,9 @@ impl Store {
         let (home, spares) = mpsc::channel(ORDER_CALLS_MAX);
         let mut ids = Vec::with_capacity(SESSIONS);
         for _ in 0..SESSIONS {
-            let session = self.plain_session().await?;
-            ids.push(id_of(&session));
-            let _ = home.try_send(session); // there is room
+            let kept = self.session_to_keep().await?;
+            ids.push(id_of(&kept.session));
+            let _ = home.try_send(kept); // there is room
         }
         Ok(Session {
             store: self.clone(),
@@ -141,6 +149,13 @@ impl Store {
             careful: false,
             duplicates: false,
         })
+    }
+
+    async fn session_to_keep(&self) -> Result<Kept, StoreError> {
+        // Taken for older than it is, the session is only given up sooner.
+        let renewals = self.order.line().renewals();
+        let session = self.plain_session().await?;
+        Ok(Kept { session, renewals })
     }
 }
 
@@ -163,7 +178,7 @@ impl Session {
     /// The id of the session that writes now.
     fn id(&self) -> Bson {
         let session = self.current.as_ref().and_then(|now| now.session.as_ref());
-        session.map_or(Bson::Null, id_of)
+        session.map_or(Bson::Null, |kept| id_of(&kept.session))
     }
 
     /// The log ends with this: the next batch stands after it.
@@ -345,18 +360,25 @@ impl Session {
         F: Future<Output = (ClientSession, Result<T, DriverError>)> + Send + 'static,
     {
         let taken = self.current.take().and_then(|mut now| now.session.take());
-        let Some(session) = taken else {
+        let Some(Kept { session, renewals }) = taken else {
             return Err(StoreError::Unavailable("the transaction was left".into()));
         };
         let id = id_of(&session);
+        if renewals < self.store.order.line().renewals() {
+            self.leave(id);
+            return Err(StoreError::Unavailable(
+                "the connections were made anew".into(),
+            ));
+        }
         let home = self.home.clone();
         let (underway, leaver) = self.left.begin();
-        let make = |client: Client| {
-            let call = call(client, session);
+        let make = |_| {
+            // A session is used on the connections that it was begun on.
+            let call = call(session.client(), session);
             async move {
                 let (session, result) = call.await;
                 drop(underway);
-                let session = Some(session);
+                let session = Some(Kept { session, renewals });
                 Ok::<_, StoreError>((Homing { session, home }, result))
             }
         };
@@ -388,12 +410,18 @@ impl Session {
 
     /// Has a session at hand that no call is using.
     async fn have_session(&mut self) -> Result<(), StoreError> {
-        if self.current.is_some() {
+        let renewals = self.store.order.line().renewals();
+        let is_of_use = |kept: &Kept| kept.renewals == renewals;
+        let current = self.current.as_ref().and_then(|now| now.session.as_ref());
+        if current.is_some_and(is_of_use) {
             return Ok(());
         }
-        let session = match self.spares.try_recv() {
-            Ok(spare) => spare,
-            Err(_) => self.another_session().await?,
+        let session = loop {
+            match self.spares.try_recv() {
+                Ok(spare) if is_of_use(&spare) => break spare,
+                Ok(_) => {}
+                Err(_) => break self.another_session().await?,
+            }
         };
         let session = Some(session);
         let home = self.home.clone();
@@ -407,12 +435,12 @@ impl Session {
     }
 
     /// One more session than the claim names: noted where a successor finds it too.
-    async fn another_session(&mut self) -> Result<ClientSession, StoreError> {
-        let session = self.store.plain_session().await?;
-        let id = id_of(&session);
+    async fn another_session(&mut self) -> Result<Kept, StoreError> {
+        let kept = self.store.session_to_keep().await?;
+        let id = id_of(&kept.session);
         self.store.note_sessions(std::slice::from_ref(&id)).await?;
         self.ids.push(id);
-        Ok(session)
+        Ok(kept)
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {

@@ -92,22 +92,11 @@ impl Store {
     }
 
     /// Whatever meets a fault of the log has it looked at, so that all who ask are told.
-    async fn heed<T>(&self, looked: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) async fn heed<T>(&self, looked: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(StoreError::Log(_)) = &looked {
             self.survey().await?;
         }
         looked
-    }
-
-    /// The log's last epoch, if the primary answers within a second.
-    pub async fn probe(&self) -> Option<Epoch> {
-        let tail = within(SIGN_MAX, self.tail_with(ReadConcern::majority())).await;
-        let epoch = self.heed(tail).await.ok()?.epoch;
-        // This look is no barrier, but it may come before a batch meets one.
-        Some(match mutants::active(Mutant::NoFence) {
-            true => Epoch::ZERO,
-            false => epoch,
-        })
     }
 
     /// Whether the primary answers a ping.

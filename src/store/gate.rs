@@ -9,16 +9,17 @@
 //!
 //! Never decides what to do next, and never looks at what a call says.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StoreError;
+use super::line::{Line, Watch};
 use crate::mutants::{self, Mutant};
 
 /// A call that nobody waits for any more ends after this long at the latest. MongoDB ends most of
@@ -32,7 +33,7 @@ const CONNECTING_MAX: u32 = 8;
 /// Calls of one kind: they share connections and places, and take none of another kind's.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
-    client: Client,
+    line: Arc<Line>,
     places: Arc<Places>,
 }
 
@@ -40,7 +41,9 @@ pub(super) struct Gate {
 struct Places {
     /// What the kind of calls is named in errors.
     kind: &'static str,
-    free: Arc<Semaphore>,
+    /// Those of the connections that were made so many times anew: what hangs in earlier ones
+    /// keeps no place of these.
+    free: Mutex<(u64, Arc<Semaphore>)>,
     count: usize,
     waiting: AtomicUsize,
 }
@@ -48,7 +51,7 @@ struct Places {
 /// A place for one call or for several of one caller, one after the other.
 #[derive(Debug)]
 pub(super) struct Place {
-    client: Client,
+    line: Watch,
     /// Held by the call itself while one runs.
     permit: Arc<OwnedSemaphorePermit>,
 }
@@ -68,50 +71,59 @@ impl Gate {
             options.min_pool_size = options.min_pool_size.map(|least| least.min(pool));
             options.max_connecting = Some(CONNECTING_MAX);
         }
-        let client = Client::with_options(options).map_err(StoreError::from_connection_string)?;
-        Ok(Self::beside(client, kind, places))
+        Ok(Self::beside(Arc::new(Line::open(options)?), kind, places))
     }
 
     /// The same connections, for other calls with places of their own.
     pub fn share(&self, kind: &'static str, places: usize) -> Self {
-        Self::beside(self.client.clone(), kind, places)
+        Self::beside(self.line.clone(), kind, places)
     }
 
-    fn beside(client: Client, kind: &'static str, count: usize) -> Self {
+    /// The connections.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    fn beside(line: Arc<Line>, kind: &'static str, count: usize) -> Self {
         let count = match mutants::active(Mutant::NoGate) {
             true => Semaphore::MAX_PERMITS,
             false => count,
         };
         let places = Places {
             kind,
-            free: Arc::new(Semaphore::new(count)),
+            free: Mutex::new((line.renewals(), Arc::new(Semaphore::new(count)))),
             count,
             waiting: AtomicUsize::new(0),
         };
         Self {
-            client,
+            line,
             places: Arc::new(places),
         }
     }
 
     /// Waits for a place for at most `time`. To be dropped at will.
     pub async fn place(&self, time: Duration) -> Result<Place, StoreError> {
-        let places = &self.places;
-        let free = Arc::clone(&places.free);
-        let permit = match Arc::clone(&free).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waiting = places.wait()?;
-                let waited = timeout(time, free.acquire_owned()).await;
-                let permit = waited.map_err(|_| StoreError::Crowded(places.kind))?;
-                // The semaphore is never closed.
-                permit.map_err(|_| StoreError::Crowded(places.kind))?
-            }
-        };
-        Ok(Place {
-            client: self.client.clone(),
-            permit: Arc::new(permit),
-        })
+        let until = Instant::now() + time;
+        loop {
+            let mut line = self.line.watch();
+            let free = self.places.free(line.renewals());
+            let permit = match Arc::clone(&free).try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    let _waiting = self.places.wait()?;
+                    let crowded = || StoreError::Crowded(self.places.kind);
+                    tokio::select! {
+                        // The semaphore is never closed.
+                        waited = timeout_at(until, free.acquire_owned()) => {
+                            waited.map_err(|_| crowded())?.map_err(|_| crowded())?
+                        }
+                        () = line.renewed() => continue,
+                    }
+                }
+            };
+            let permit = Arc::new(permit);
+            return Ok(Place { line, permit });
+        }
     }
 
     /// Runs one call in a place of its own, and waits for its end for at most `time`.
@@ -130,6 +142,15 @@ impl Gate {
 }
 
 impl Places {
+    /// The places of calls by these connections.
+    fn free(&self, renewals: u64) -> Arc<Semaphore> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.0 < renewals {
+            *free = (renewals, Arc::new(Semaphore::new(self.count)));
+        }
+        free.1.clone()
+    }
+
     fn wait(&self) -> Result<Waiting<'_>, StoreError> {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(&self.waiting);
@@ -150,9 +171,10 @@ impl Drop for Waiting<'_> {
 }
 
 impl Place {
-    /// Runs a call in a task of its own and waits for its end for at most `time`. After that, or if
-    /// the caller goes away, the call goes on to its end and keeps the place until then. Whether it
-    /// took effect is unknown to a caller that has not waited.
+    /// Runs a call in a task of its own and waits for its end for at most `time`, and no longer than
+    /// the connections last. After that, or if the caller goes away, the call goes on to its end and
+    /// keeps the place until then. Whether it took effect is unknown to a caller that has not
+    /// waited.
     pub async fn call<T, E, F>(
         &self,
         time: Duration,
@@ -164,8 +186,14 @@ impl Place {
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let permit = Arc::clone(&self.permit);
-        let call = Box::pin(call(self.client.clone()));
-        handed(time, call, permit).await
+        let call = Box::pin(call(self.line.client()));
+        let mut line = self.line.clone();
+        tokio::select! {
+            ended = handed(time, call, permit) => ended,
+            () = line.renewed() => Err(StoreError::Unavailable(
+                "the connections were made anew".into(),
+            )),
+        }
     }
 }
 

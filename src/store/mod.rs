@@ -11,6 +11,7 @@ mod batch;
 mod capture;
 mod claim;
 mod codes;
+mod connections;
 mod direct;
 mod error;
 mod fault;
@@ -18,9 +19,11 @@ mod fresh;
 mod gate;
 mod ground;
 mod guest;
+mod health;
 mod hello;
 mod knock;
 mod left;
+mod line;
 mod log;
 mod log_watch;
 mod members;
@@ -58,6 +61,7 @@ pub use assist::{Greeting, Members, Outlook, STATE_CHANGE, Sight};
 pub use batch::{Item, Place, Run, Session};
 pub use capture::{Batch, Listed, Rows, Setback, Source, Start, Wanted, time_of};
 pub use claim::{ClaimError, Claimed, Sign};
+pub use connections::Counts;
 pub use direct::{Direct, DirectError};
 pub use error::StoreError;
 pub use fault::LogFault;
@@ -117,6 +121,7 @@ pub struct Shared {
     primary: topology::Primary,
     /// What is known of the log.
     memory: log_watch::Memory,
+    health: health::Health,
     /// The collections met before, and what they are like.
     known: Mutex<BTreeMap<Namespace, Known>>,
 }
@@ -174,9 +179,9 @@ impl Store {
             LOG_READS_MAX,
             read::CALLS_MAX,
         )?;
-        let seen = topology::follow(&mut options);
         let others = LOOK_CALLS_MAX + COLLECTION_CALLS_MAX;
         let order = Gate::open(options, "the order", ORDER_CALLS_MAX, others)?;
+        let seen = order.line().seen();
         let looks = order.share("looks at the log", LOOK_CALLS_MAX);
         let primary = topology::Primary::of(&looks, &seen);
         Ok(Self(Arc::new(Shared {
@@ -191,6 +196,7 @@ impl Store {
             nearest: Nearest::new(seen),
             primary,
             memory: log_watch::Memory::default(),
+            health: health::Health::default(),
             known: Mutex::default(),
         })))
     }

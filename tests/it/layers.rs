@@ -7,10 +7,10 @@ use std::path::Path;
 const LINES_MAX: usize = 600;
 const MAIN_LINES_MAX: usize = 40;
 
-/// Where a driver's client is made. The gate hands it to the calls that it runs, and to nobody else;
+/// Where a driver's client is made. `store/gate.rs` hands the line's to the calls that it runs, and to nobody else;
 /// the others are tools outside a node: the set-up, drills, the comparison.
 const DRIVERS: [&str; 4] = [
-    "store/gate.rs",
+    "store/line.rs",
     "store/admin.rs",
     "store/direct.rs",
     "store/probe.rs",

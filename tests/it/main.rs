@@ -23,6 +23,7 @@ mod failover;
 mod fetch;
 mod field;
 mod foreign;
+mod forgotten;
 mod ground;
 mod guest;
 mod layers;

@@ -1,6 +1,7 @@
 //! A line between two processes that a test can cut, silence, or make one-way.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +25,19 @@ pub enum Mode {
     Silent,
     /// Requests pass, their replies do not.
     NoReplies,
+    /// The connections before this one, by their numbers, are as if silent for ever; others pass.
+    Forgets(u64),
+}
+
+impl Mode {
+    /// Whether requests pass over the connection of this number.
+    fn passes(self, number: u64) -> bool {
+        match self {
+            Self::Silent | Self::Cut => false,
+            Self::Whole | Self::NoReplies => true,
+            Self::Forgets(before) => number >= before,
+        }
+    }
 }
 
 /// Forwards connections to one address until its runtime ends.
@@ -31,6 +45,8 @@ pub enum Mode {
 pub struct Line {
     address: String,
     mode: watch::Sender<Mode>,
+    /// How many connections were made.
+    made: Arc<AtomicU64>,
     heard: Heard,
 }
 
@@ -59,12 +75,24 @@ impl Line {
         let address = listener.local_addr().unwrap().to_string();
         let (mode, modes) = watch::channel(Mode::Whole);
         let heard = Heard::default();
-        tokio::spawn(serve(listener, target.to_owned(), modes, heard.clone()));
+        let made = Arc::<AtomicU64>::default();
+        let end = End {
+            target: target.to_owned(),
+            made: made.clone(),
+            heard: heard.clone(),
+        };
+        tokio::spawn(serve(listener, end, modes));
         Self {
             address,
             mode,
+            made,
             heard,
         }
+    }
+
+    /// Lets the connections of this moment hang, as a firewall does that has forgotten them.
+    pub fn forget(&self) {
+        self.set(Mode::Forgets(self.made.load(Ordering::Relaxed)));
     }
 
     /// Where the line begins.
@@ -99,18 +127,21 @@ impl Line {
     }
 }
 
-async fn serve(
-    mut listener: TcpListener,
+/// Where a line leads, and what is known of its connections.
+#[derive(Debug, Clone)]
+struct End {
     target: String,
-    mut modes: watch::Receiver<Mode>,
+    made: Arc<AtomicU64>,
     heard: Heard,
-) {
+}
+
+async fn serve(mut listener: TcpListener, end: End, mut modes: watch::Receiver<Mode>) {
     let address = listener.local_addr().unwrap();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (client, _) = accepted.unwrap();
-                tokio::spawn(carry(client, target.clone(), modes.clone(), heard.clone()));
+                tokio::spawn(carry(client, end.clone(), modes.clone()));
             }
             cut = until(&mut modes, |mode| mode == Mode::Cut) => {
                 drop(listener);
@@ -124,13 +155,14 @@ async fn serve(
 }
 
 /// One connection, until one side ends it or the line is cut.
-async fn carry(
-    mut client: TcpStream,
-    target: String,
-    mut modes: watch::Receiver<Mode>,
-    heard: Heard,
-) {
-    let passes = |mode| !matches!(mode, Mode::Silent | Mode::Cut);
+async fn carry(mut client: TcpStream, end: End, mut modes: watch::Receiver<Mode>) {
+    let End {
+        target,
+        made,
+        heard,
+    } = end;
+    let number = made.fetch_add(1, Ordering::Relaxed);
+    let passes = |mode: Mode| mode.passes(number);
     let mut cut = modes.clone();
     let carried = async {
         let port = client.peer_addr().map_or(0, |address| address.port());
@@ -156,7 +188,7 @@ async fn carry(
         }
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        let replies = |mode| mode == Mode::Whole;
+        let replies = |mode: Mode| mode != Mode::NoReplies && passes(mode);
         tokio::select! {
             () = pump(from_client, to_server, modes.clone(), passes, |bytes| heard.note(port, bytes)) => {}
             () = pump(from_server, to_client, modes.clone(), replies, |_| ()) => {}

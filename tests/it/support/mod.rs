@@ -7,6 +7,7 @@ pub mod docker;
 pub mod drills;
 pub mod extra_node;
 mod files;
+pub mod forgotten;
 #[allow(dead_code, reason = "tests/mutants.rs uses it")]
 pub mod history;
 pub mod http;

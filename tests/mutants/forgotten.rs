@@ -1,0 +1,25 @@
+//! The connections of a coordinator hang.
+
+use tokio::runtime::Runtime;
+
+use super::Violations;
+use super::support::forgotten::forgotten;
+use super::support::trio::{Setup, Trio};
+use super::support::{Cluster, Sandbox};
+
+/// It makes new ones, and stays.
+pub fn connections_hang(runtime: &Runtime, sandbox: Sandbox) -> Violations {
+    let cluster = Cluster::start_in(sandbox, &["--members", "1", "--nodes", "0"]);
+    runtime.block_on(async {
+        let setup = Setup {
+            mongodb_lines: true,
+            ..Setup::default()
+        };
+        let trio = Trio::start(&cluster, setup).await;
+        let seen = forgotten(&trio).await;
+        match seen.reply == Ok(201) && seen.after == seen.before {
+            true => Violations::default(),
+            false => Violations::other(vec![format!("another had to take over: {seen:?}")]),
+        }
+    })
+}
