@@ -26,6 +26,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// [`REST_MAX`], until the chain stands: a member that rests tells no source.
 const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(64);
+/// How long they are left alone after another became primary. A member that is told to change its
+/// source rests for a second, and if the next one steps down meanwhile no majority is there in time.
+const REST_OF_NEW: Duration = Duration::from_secs(3);
 
 pub struct Keeper {
     store: Store,
@@ -108,7 +111,11 @@ impl Keeper {
             return;
         }
         let primary = members.iter().find(|member| member.state == "primary");
-        self.primary = primary.map(|member| member.host.clone());
+        let primary = primary.map(|member| member.host.clone());
+        if self.primary.is_some() && primary != self.primary {
+            self.rests_until = self.rests_until.max(Instant::now() + REST_OF_NEW);
+        }
+        self.primary = primary;
         self.sources = members
             .iter()
             .filter_map(|member| Some((member.host.clone(), member.sync_source.clone()?)))

@@ -4,12 +4,13 @@
 //! Never does any IO and has no clock: inputs in, outputs out. Callers are known by their tickets;
 //! reply channels stay with the task. The payload `P` is carried along unseen.
 
+mod doubt;
 mod lone;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::arrange::arrange;
-use super::steps::{Batch, Input, Output, Ran, Reject, Resolved, Slot, Submission, Ticket};
+use super::steps::{Batch, Input, Output, Ran, Reject, Slot, Submission, Ticket};
 use crate::model::limits;
 use crate::model::order::{CLOCK_AHEAD_MAX, clock_is_at_its_end};
 use crate::model::{BatchId, Digest, Epoch, Position, Refusal, RequestId};
@@ -45,6 +46,8 @@ struct InFlight<P> {
     repeated: bool,
     /// An attempt's outcome was not known at once.
     doubted: bool,
+    /// An earlier attempt may stand, although the primary knew nothing of it.
+    unproven: bool,
 }
 
 /// The state of the sequencer of one node.
@@ -245,6 +248,9 @@ impl<P: Clone> Core<P> {
     }
 
     fn ran(&mut self, ran: Ran, out: &mut Vec<Output<P>>) {
+        if self.needs_proof(&ran) {
+            return self.prove(out);
+        }
         match ran {
             Ran::Committed { count } => self.settle(count, out),
             Ran::Refused { index, refusal } => self.refused(index, refusal, out),
@@ -267,25 +273,6 @@ impl<P: Clone> Core<P> {
                     flight.doubted |= !repeated;
                     out.push(Output::Resolve(flight.batch.clone()));
                 }
-            }
-        }
-    }
-
-    fn resolved(&mut self, resolved: Resolved, out: &mut Vec<Output<P>>) {
-        match resolved {
-            Resolved::Mine { count } => self.settle(count, out),
-            Resolved::Absent => match &self.in_flight {
-                Some(flight) if flight.repeated => out.push(Output::Look(flight.batch.clone())),
-                _ => self.again(out),
-            },
-            Resolved::Guest { tail, clock } => {
-                self.advance(tail, clock, true, out);
-                self.rebuild(out);
-            }
-            Resolved::Fenced => {
-                self.depose(out);
-                self.reject_in_flight(Reject::NotCoordinator, out);
-                out.push(Output::Fenced);
             }
         }
     }
@@ -387,43 +374,6 @@ impl<P: Clone> Core<P> {
 
     /// The position is empty and nothing else is known to be wrong: the same batch once more,
     /// without the requests that nobody waits for.
-    fn again(&mut self, out: &mut Vec<Output<P>>) {
-        let Some(mut flight) = self.in_flight.take() else {
-            return;
-        };
-        if !self.serving || flight.batch.slots.iter().any(Slot::abandoned) {
-            let (gone, kept): (Vec<_>, Vec<_>) =
-                (flight.batch.slots.into_iter()).partition(Slot::abandoned);
-            gone.iter().for_each(|slot| self.forget_id(slot));
-            flight.batch.slots = kept;
-            for slot in &mut flight.batch.slots {
-                slot.refused = None;
-            }
-            return self.rerun(flight, out);
-        }
-        flight.batch.attempt += 1;
-        out.push(Output::Run(flight.batch.clone()));
-        self.in_flight = Some(flight);
-    }
-
-    /// Runs changed content at the same position: under a new batch id, since an id names exact
-    /// content. Nothing of the old content was done.
-    fn rerun(&mut self, mut flight: InFlight<P>, out: &mut Vec<Output<P>>) {
-        if !self.serving {
-            for slot in flight.batch.slots {
-                self.reject(slot, Reject::NotCoordinator, out);
-            }
-            return self.turn_away(out);
-        }
-        if flight.batch.slots.is_empty() {
-            return self.begin(out);
-        }
-        flight.batch.id = self.next_batch_id();
-        flight.batch.attempt += 1;
-        out.push(Output::Run(flight.batch.clone()));
-        self.in_flight = Some(flight);
-    }
-
     /// A guest took the position: everything of the batch is decided anew after it.
     fn rebuild(&mut self, out: &mut Vec<Output<P>>) {
         if let Some(flight) = self.in_flight.take() {
@@ -483,6 +433,7 @@ impl<P: Clone> Core<P> {
             redone: 0,
             repeated: false,
             doubted: false,
+            unproven: false,
         });
     }
 

@@ -82,7 +82,9 @@ pub enum Ran {
 pub enum Resolved {
     /// This very batch, with its first `count` requests.
     Mine { count: usize },
-    /// Nothing.
+    /// Nothing, by the word of the primary alone.
+    Vacant,
+    /// Nothing, for good.
     Absent,
     /// A batch of the same epoch from a command without a server. The log goes on after `tail`.
     Guest { tail: Position, clock: i64 },
@@ -95,8 +97,11 @@ pub enum Resolved {
 pub enum Output<P> {
     /// Run this batch; answer with [`Input::Ran`].
     Run(Batch<P>),
-    /// Look what stands at the batch's position; answer with [`Input::Resolved`].
+    /// Look what stands at the batch's position; answer with [`Input::Resolved`]. That nothing does
+    /// need not be proven ([`Resolved::Vacant`]).
     Resolve(Batch<P>),
+    /// The same, and have a majority say so if nothing stands there ([`Resolved::Absent`]).
+    Prove(Batch<P>),
     /// Look which of the batch's request ids are in the log; answer with [`Input::Looked`].
     Look(Batch<P>),
     /// Say [`Input::Rested`] with this ticket after a pause that grows with the conflicts.

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::arrange::Touches;
@@ -235,7 +235,8 @@ impl Task {
     fn carry_out(&mut self, output: Output<Payload>) {
         match output {
             Output::Run(batch) => self.begin_run(batch),
-            Output::Resolve(batch) => self.begin_resolve(&batch),
+            Output::Resolve(batch) => self.begin_resolve(&batch, false),
+            Output::Prove(batch) => self.begin_resolve(&batch, true),
             Output::Look(batch) => {
                 self.work = Some(look(self.store.clone(), batch).boxed());
             }
@@ -292,12 +293,12 @@ impl Task {
         self.work = Some(run.boxed());
     }
 
-    fn begin_resolve(&mut self, batch: &Batch<Payload>) {
+    fn begin_resolve(&mut self, batch: &Batch<Payload>, proven: bool) {
         let Some(session) = self.session.take() else {
             debug_assert!(false, "a position is resolved while its batch runs");
             return;
         };
-        let resolve = resolve(self.store.clone(), session, place_of(batch));
+        let resolve = resolve(self.store.clone(), session, place_of(batch), proven);
         self.work = Some(resolve.boxed());
     }
 
@@ -323,8 +324,25 @@ impl Task {
                 Input::Faulted
             }
         };
+        self.note_doubt(&input);
         self.step(input);
         self.found = Found::Nothing;
+    }
+
+    /// An attempt that follows on an absent one goes on with its doubt: no write was answered yet.
+    fn note_doubt(&self, input: &Input<Payload>) {
+        let doubts = match input {
+            Input::Ran(Ran::Doubt { repeated: false }) => true,
+            Input::Resolved(Resolved::Vacant | Resolved::Absent) | Input::Looked(_) => return,
+            _ => false,
+        };
+        self.progress.send_if_modified(|progress| {
+            let changes = doubts != progress.doubted_since.is_some();
+            if changes {
+                progress.doubted_since = doubts.then(Instant::now);
+            }
+            changes
+        });
     }
 
     fn ran(&mut self, ran: Result<Run, StoreError>) -> Ran {
@@ -364,6 +382,7 @@ impl Task {
                 self.found = Found::Entries(entries);
                 Resolved::Mine { count }
             }
+            Standing::Vacant => Resolved::Vacant,
             Standing::Absent => Resolved::Absent,
             Standing::Guest(tail) => Resolved::Guest {
                 tail: tail.position,
@@ -500,12 +519,12 @@ async fn pause_before(store: &Store, attempt: u32) {
 
 /// Looks until MongoDB answers: an unknown outcome must become known before anything else runs.
 /// Callers that wait no longer are let go meanwhile.
-async fn resolve(store: Store, mut session: Session, place: Place) -> Done {
+async fn resolve(store: Store, mut session: Session, place: Place, proven: bool) -> Done {
     let mut attempt = 0;
     loop {
         attempt += 1;
         pause_before(&store, attempt).await;
-        match store.resolve(&mut session, place).await {
+        match store.resolve(&mut session, place, proven).await {
             Ok(standing) => {
                 debug!(position = %place.position, attempt, "a position is resolved");
                 return Done::Resolved(session, standing);

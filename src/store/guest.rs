@@ -158,7 +158,7 @@ impl Guest {
 
     async fn resolve(&self, session: &mut Session, place: Place) -> Result<Standing, StoreError> {
         loop {
-            match self.store.resolve(session, place).await {
+            match self.store.resolve(session, place, true).await {
                 Ok(standing) => return Ok(standing),
                 Err(StoreError::Log(fault)) => return Err(StoreError::Log(fault)),
                 Err(error) => debug!(%error, "cannot resolve the position yet"),

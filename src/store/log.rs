@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::{Bson, Document, RawDocument, doc};
 use mongodb::Client;
 use mongodb::options::ReadConcern;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::batch::{Place, Session};
@@ -83,6 +83,9 @@ impl Tail {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Standing {
     Mine(Vec<Entry>),
+    /// Nothing, as far as the primary knows.
+    Vacant,
+    /// Nothing, for good.
     Absent,
     /// Another batch of the same epoch, and where the log ends now.
     Guest(Tail),
@@ -181,22 +184,42 @@ impl Store {
         Tail::of(last.as_ref())
     }
 
-    /// What stands at the batch's position, for good: first no earlier transaction of the session
-    /// can take effect any more, then a look with linearizable read concern.
+    /// What stands at the batch's position. First no earlier transaction of the session can take
+    /// effect any more, then the primary is asked what it has there. What it has is waited for until
+    /// a majority holds it. That it has nothing is proven by a look with linearizable read concern if
+    /// `proven`: else it may be a primary of yesterday.
     pub async fn resolve(
         &self,
         session: &mut Session,
         place: Place,
+        proven: bool,
     ) -> Result<Standing, StoreError> {
         session.bury().await?;
         debug!("nothing earlier can take effect any more");
-        let Some(document) = self.at(place.position).await? else {
-            return Ok(Standing::Absent);
+        let document = match proven {
+            true => self.at(place.position).await?,
+            false => self.at_with(place.position, ReadConcern::local()).await?,
+        };
+        let Some(document) = document else {
+            return Ok(match proven {
+                true => Standing::Absent,
+                false => Standing::Vacant,
+            });
         };
         if document.batch == place.batch && !mutants::active(Mutant::PositionRecomputed) {
+            if !proven {
+                self.until_durable(place).await?;
+            }
             session.stands(place, document.last);
             return Ok(Standing::Mine(document.entries));
         }
+        let document = match proven {
+            true => Some(document),
+            false => self.at(place.position).await?,
+        };
+        let Some(document) = document else {
+            return Ok(Standing::Vacant); // what stood there was rolled back
+        };
         let fenced = |epoch| epoch > place.epoch && !mutants::active(Mutant::NoFence);
         if fenced(document.epoch) {
             return Ok(Standing::Fenced(document.epoch));
@@ -211,16 +234,51 @@ impl Store {
         }
     }
 
+    /// Waits until a majority holds this batch, which the primary has.
+    async fn until_durable(&self, place: Place) -> Result<(), StoreError> {
+        let until = Instant::now() + LOOK_MAX;
+        let mut looks = 0;
+        loop {
+            let find = move |client: Client| async move {
+                let log = log_of(&client);
+                let find = log.find_one(doc! {"_id": place.position.0});
+                let find = find.projection(doc! {"batch": 1}).max_time(LOOK_MAX);
+                find.read_concern(ReadConcern::majority()).await
+            };
+            let found = self.bounded(&self.order, find).await?;
+            if found.is_some_and(|found| batch_of(&found) == Some(place.batch)) {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(StoreError::TimedOut(LOOK_MAX));
+            }
+            looks += 1;
+            match looks <= HURRIES_MAX {
+                true => self.write_journal().await?,
+                false => self.pause(LOOK_USUAL_MAX).await,
+            }
+        }
+    }
+
     /// The document at a position, with linearizable read concern.
     pub(super) async fn at(&self, position: Position) -> Result<Option<LogDocument>, StoreError> {
+        let look = self.at_with(position, ReadConcern::linearizable());
+        self.hurried(look).await
+    }
+
+    async fn at_with(
+        &self,
+        position: Position,
+        concern: ReadConcern,
+    ) -> Result<Option<LogDocument>, StoreError> {
         let find = move |client: Client| async move {
             let log = log_of(&client);
             let find = log.find_one(doc! {"_id": position.0});
             let find = find.max_time(LOOK_MAX);
-            let found = find.read_concern(ReadConcern::linearizable()).await;
+            let found = find.read_concern(concern).await;
             found.map_err(given_up)
         };
-        let found = self.hurried(self.bounded(&self.order, find)).await?;
+        let found = self.bounded(&self.order, find).await?;
         found.as_ref().map(LogDocument::from_bson).transpose()
     }
 

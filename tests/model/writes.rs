@@ -62,7 +62,8 @@ enum Work {
     Sent(Batch<()>),
     /// MongoDB has decided, and its word is on its way.
     Done(Ran),
-    Resolve(Batch<()>),
+    /// Whether that nothing stands there is to be proven.
+    Resolve(Batch<()>, bool),
     Look(Batch<()>),
 }
 
@@ -107,6 +108,7 @@ pub enum Action {
     Doubt(usize),
     ExecuteZombie(Epoch, usize),
     Resolve(usize),
+    ResolveByYesterday(usize),
     Look(usize),
     Guest,
 }
@@ -270,7 +272,8 @@ impl Writes {
                 }
                 node.work = Some(Work::Sent(batch));
             }
-            Output::Resolve(batch) => node.work = Some(Work::Resolve(batch)),
+            Output::Resolve(batch) => node.work = Some(Work::Resolve(batch, false)),
+            Output::Prove(batch) => node.work = Some(Work::Resolve(batch, true)),
             Output::Look(batch) => node.work = Some(Work::Look(batch)),
             Output::Answer {
                 ticket, position, ..
@@ -324,14 +327,26 @@ impl Writes {
     }
 
     fn resolve(&self, state: &mut State, index: usize) -> Option<()> {
-        let Some(Work::Resolve(batch)) = Self::take_work(state, index) else {
+        let Some(Work::Resolve(batch, proven)) = Self::take_work(state, index) else {
             return None;
         };
         if self.mistake != Mistake::NoBurial {
             state.zombies.remove(&batch.epoch);
         }
-        let resolved = state.standing(&batch, self.mistake);
+        let resolved = match state.standing(&batch, self.mistake) {
+            Resolved::Absent if !proven => Resolved::Vacant,
+            resolved => resolved,
+        };
         self.step(state, index, Input::Resolved(resolved));
+        Some(())
+    }
+
+    /// A primary of yesterday is asked: it knows of nothing, and what it ends is ended there alone.
+    fn resolve_by_yesterday(&self, state: &mut State, index: usize) -> Option<()> {
+        let Some(Work::Resolve(..)) = Self::take_work(state, index) else {
+            return None;
+        };
+        self.step(state, index, Input::Resolved(Resolved::Vacant));
         Some(())
     }
 
@@ -385,7 +400,12 @@ impl Model for Writes {
                 }
                 Some(Work::Done(Ran::Doubt { .. })) => actions.push(Action::Reply(index)),
                 Some(Work::Done(_)) => actions.extend([Action::Reply(index), Action::Doubt(index)]),
-                Some(Work::Resolve(_)) => actions.push(Action::Resolve(index)),
+                Some(Work::Resolve(_, proven)) => {
+                    actions.push(Action::Resolve(index));
+                    if !proven {
+                        actions.push(Action::ResolveByYesterday(index));
+                    }
+                }
                 Some(Work::Look(_)) => actions.push(Action::Look(index)),
                 None => {}
             }
@@ -444,6 +464,7 @@ impl Model for Writes {
                 state.execute(&batch);
             }
             Action::Resolve(index) => self.resolve(&mut state, index)?,
+            Action::ResolveByYesterday(index) => self.resolve_by_yesterday(&mut state, index)?,
             Action::Look(index) => self.look(&mut state, index)?,
             Action::Guest => {
                 let (epoch, clock) = (state.last_epoch(), state.clock() + 1);
@@ -548,7 +569,7 @@ impl Model for Writes {
 
 fn in_doubt(state: &State) -> impl Iterator<Item = &Batch<()>> {
     state.nodes.iter().filter_map(|node| match &node.work {
-        Some(Work::Resolve(batch)) => Some(batch),
+        Some(Work::Resolve(batch, _)) => Some(batch),
         _ => None,
     })
 }
