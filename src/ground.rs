@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, error, info};
 
 use crate::config::Secret;
@@ -164,30 +164,26 @@ pub async fn watch_connections(store: Store, board: Board) {
 /// Puts up that a batch stays in doubt, for as long as the node runs: no write is answered meanwhile.
 pub async fn watch_batches(mut progress: watch::Receiver<Progress>, board: Board) {
     loop {
-        let doubt = progress.borrow_and_update().doubted_since;
-        let lasted = async {
-            match doubt {
-                Some(since) => sleep_until(since + DOUBT).await,
-                None => std::future::pending().await,
-            }
+        let begun = progress.wait_for(|now| now.doubted_since.is_some());
+        let Ok(since) = begun.await.map(|now| now.doubted_since) else {
+            return;
         };
-        tokio::select! {
-            changed = progress.changed() => match changed {
-                Ok(()) if progress.borrow().doubted_since.is_none() => board.batch(None),
-                Ok(()) => {}
-                Err(_) => return,
-            },
-            () = lasted => {
-                board.batch(Some(format!(
-                    "no write is answered: for {DOUBT:?} it has not been known whether the last batch \
-                     was committed; MongoDB does not say"
-                )));
-                if progress.changed().await.is_err() {
-                    return;
-                }
-                board.batch(None);
-            }
+        let over = progress.wait_for(|now| now.doubted_since != since);
+        let Some(until) = since.map(|since| since + DOUBT) else {
+            continue;
+        };
+        if timeout_at(until, over).await.is_ok() {
+            continue;
         }
+        board.batch(Some(format!(
+            "no write is answered: for {DOUBT:?} it has not been known whether the last batch was \
+             committed; MongoDB does not say"
+        )));
+        let over = progress.wait_for(|now| now.doubted_since != since);
+        if over.await.is_err() {
+            return;
+        }
+        board.batch(None);
     }
 }
 

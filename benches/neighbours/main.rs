@@ -26,8 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use members::{How, Secondary, stand_still, step_down};
-use support::Cluster;
 use support::http::Http;
+use support::{Cluster, eventually, setting};
 
 /// The longest that the others may go without an answer.
 const GAP_MAX: Duration = Duration::from_secs(2);
@@ -38,6 +38,11 @@ const LASTS: Duration = Duration::from_secs(8);
 /// The others: as many write as read.
 const OTHERS: usize = 16;
 const DOCUMENTS: i32 = 50_000;
+/// How many readers vanish together, and how often.
+const CROWD: u64 = 256;
+const CROWDS: u64 = 1_000;
+/// The last of them is gone after this many microseconds.
+const VANISH_MAX_US: u64 = 40_000;
 
 /// One kind of careless neighbour: what it does, again and again, with so many clients.
 struct Row {
@@ -53,6 +58,8 @@ enum Act {
     Repeats(&'static str, fn(usize) -> Value),
     /// Sends it and hangs up after so many milliseconds.
     Leaves(&'static str, fn(usize) -> Value, u64),
+    /// Crowds of readers vanish, one after the other, each reader at another moment.
+    Vanishes,
     /// Reads the log.
     ReadsLog,
     /// Another program holds documents of `held` in a transaction, and updates want them.
@@ -228,6 +235,11 @@ fn rows() -> Vec<Row> {
             How::Locked,
         ),
         Row {
+            name: "crowds of 256 readers vanish",
+            clients: 1,
+            act: Act::Vanishes,
+        },
+        Row {
             name: "the primary steps down each second",
             clients: 1,
             act: Act::StepsDown,
@@ -248,6 +260,7 @@ fn main() -> ExitCode {
     let cluster = Cluster::start(&[]);
     let holds = Runtime::new().unwrap().block_on(async {
         prepare(&cluster).await;
+        settled(&cluster).await;
         println!(
             "| neighbour | longest time without a write answered | without a read | writes p50 / p99 / max \
              | driver: longest | p50 | errors of others | coordinator |"
@@ -273,6 +286,18 @@ fn nobody() -> Row {
     let act = Act::Sends("findOne", |_| json!({}));
     let (name, clients) = ("(nobody)", 0);
     Row { name, clients, act }
+}
+
+/// The node of the largest rank takes over from one that happened to come first, once.
+async fn settled(cluster: &Cluster) {
+    let http = Http::to(cluster);
+    eventually("the node of the largest rank is coordinator", async || {
+        let status = http.get("/status").await.json();
+        let nodes = status["nodes"].as_array()?;
+        let largest = nodes.iter().max_by_key(|node| node["rank"].as_u64())?;
+        (largest["name"] == status["coordinator"]).then_some(())
+    })
+    .await;
 }
 
 async fn driver(cluster: &Cluster) -> Client {
@@ -492,6 +517,17 @@ async fn careless(cluster: &Cluster, row: &Row) {
                 drop(timeout(after, leaves(n)).await);
             })
             .await;
+        }
+        Act::Vanishes => {
+            let body = with("text", json!({"filter": {"_id": "text"}}));
+            for round in 0..setting("DRUMLINE_CROWDS", CROWDS) {
+                let reader = async |number: u64| {
+                    let until = Duration::from_micros((number * 97 + round * 31) % VANISH_MAX_US);
+                    drop(timeout(until, http.act("findOne", &body)).await);
+                };
+                let crowd = (0..CROWD).map(reader);
+                futures_util::future::join_all(crowd).await;
+            }
         }
         Act::ReadsLog => {
             all(row.clients, until, async |_| read_log(&http).await).await;

@@ -179,7 +179,7 @@ impl Keeper {
                 source: primary.clone(),
             };
             self.sources.insert(member.clone(), primary.clone());
-            self.rests_until = Instant::now() + REST;
+            self.rests_until = self.rests_until.max(Instant::now() + REST);
             let why = "its sync source is lost";
             have_copy(&self.store, &self.metrics, primary, &change, why).await;
         }

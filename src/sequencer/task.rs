@@ -326,16 +326,25 @@ impl Task {
         };
         self.note_doubt(&input);
         self.step(input);
+        if self.work.is_none() {
+            self.set_doubt(false); // nobody waits for the batch any more
+        }
         self.found = Found::Nothing;
     }
 
-    /// An attempt that follows on an absent one goes on with its doubt: no write was answered yet.
+    /// The doubt about a batch begins with an attempt of unknown end, and ends when the batch does.
     fn note_doubt(&self, input: &Input<Payload>) {
         let doubts = match input {
-            Input::Ran(Ran::Doubt { repeated: false }) => true,
-            Input::Resolved(Resolved::Vacant | Resolved::Absent) | Input::Looked(_) => return,
-            _ => false,
+            Input::Ran(Ran::Doubt { .. } | Ran::Clash) => true,
+            Input::Ran(Ran::Committed { .. }) | Input::Faulted => false,
+            Input::Resolved(Resolved::Vacant | Resolved::Absent) => return,
+            Input::Resolved(_) => false,
+            _ => return,
         };
+        self.set_doubt(doubts);
+    }
+
+    fn set_doubt(&self, doubts: bool) {
         self.progress.send_if_modified(|progress| {
             let changes = doubts != progress.doubted_since.is_some();
             if changes {

@@ -28,6 +28,9 @@ const COMMIT_TRIES_MAX: u32 = 3;
 /// How often in a run it is learnt again what a collection is like. After that nothing is relied
 /// on.
 const RENEWED_MAX: u32 = 3;
+/// For how long it is tried to end a session that was left: the calls that say so may be lost with it.
+const END_MAX: Duration = Duration::from_secs(6);
+const END_PAUSE: Duration = Duration::from_millis(250);
 
 /// How many sessions a claim names: so many calls may be left without an end before more are noted.
 const SESSIONS: usize = 8;
@@ -88,8 +91,9 @@ pub struct Session {
     left: Left,
     /// The last position of the log, as far as this writer knows.
     last: Option<Last>,
-    /// The session that was left while it committed: its end is to be made sure of.
-    committing: Option<Bson>,
+    /// The sessions whose commits are not known to have ended well: their end is made sure of each
+    /// time that the position is looked at, until the batch is known to stand or not.
+    committing: Vec<Bson>,
     /// When the request that runs alone in a command has had its time.
     pub(super) until: Option<Instant>,
     /// The collections without a collation that this run relies on.
@@ -143,7 +147,7 @@ impl Store {
             open: false,
             left: Left::default(),
             last: None,
-            committing: None,
+            committing: Vec::new(),
             until: None,
             plain: BTreeMap::new(),
             careful: false,
@@ -185,6 +189,7 @@ impl Session {
     pub(super) fn is_after(&mut self, tail: &Tail) {
         let position = tail.position;
         self.last = tail.batch.map(|batch| Last { position, batch });
+        self.committing.clear();
         self.store.remember(tail);
     }
 
@@ -196,6 +201,7 @@ impl Session {
             epoch,
         } = place;
         self.last = Some(Last { position, batch });
+        self.committing.clear();
         let memory = &self.store.memory;
         memory.remember(position, batch, epoch, clock);
     }
@@ -335,9 +341,8 @@ impl Session {
     /// that was left in its commit is killed: its transaction is aborted then, or has committed,
     /// and a commit that comes later finds none.
     pub async fn bury(&mut self) -> Result<(), StoreError> {
-        if let Some(left) = self.committing.clone() {
-            self.store.end_sessions(vec![left]).await?;
-            self.committing = None;
+        if !self.committing.is_empty() {
+            self.store.end_sessions(self.committing.clone()).await?;
         }
         self.begin().await?;
         let nothing = doc! { "find": LOG, "filter": {"_id": 0}, "limit": 1 };
@@ -402,8 +407,13 @@ impl Session {
         debug!(session = %id, "a session is left");
         let store = self.store.clone();
         tokio::spawn(async move {
-            if let Err(error) = store.end_sessions(vec![id]).await {
+            let until = Instant::now() + END_MAX;
+            while let Err(error) = store.end_sessions(vec![id.clone()]).await {
                 debug!(%error, "a session that was left is not ended yet");
+                if Instant::now() > until {
+                    return;
+                }
+                store.pause(END_PAUSE).await;
             }
         });
     }
@@ -415,6 +425,9 @@ impl Session {
         let current = self.current.as_ref().and_then(|now| now.session.as_ref());
         if current.is_some_and(is_of_use) {
             return Ok(());
+        }
+        if current.is_some() {
+            self.leave(self.id());
         }
         let session = loop {
             match self.spares.try_recv() {
@@ -488,22 +501,18 @@ impl Session {
     async fn commit(&mut self) -> Result<(), StoreError> {
         self.open = false;
         let mut tries = 0;
+        let id = self.id();
+        if !self.committing.contains(&id) {
+            self.committing.push(id); // until it stands
+        }
         loop {
             tries += 1;
-            let id = self.id();
             let commit = |_, mut session: ClientSession| async move {
                 let committed = session.commit_transaction().await;
                 // Only the driver's own error tells whether the outcome is known.
                 (session, Ok(committed))
             };
-            let committed = match self.on_session(CALL_MAX, commit).await {
-                Ok(committed) => committed,
-                Err(error) => {
-                    self.committing = Some(id);
-                    return Err(error);
-                }
-            };
-            match committed {
+            match self.on_session(CALL_MAX, commit).await? {
                 Ok(()) => return Ok(()),
                 Err(error) if mutants::active(Mutant::InterruptedIsFailure) => {
                     return Err(StoreError::taking_interruption_for_refusal(error));

@@ -1,7 +1,7 @@
 //! Counts connections by what they do, from the driver's own events.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mongodb::event::EventHandler;
@@ -27,7 +27,7 @@ pub(super) struct Connections(Arc<Told>);
 struct Told {
     /// Each connection by its driver, member and number, and whether it is open already.
     open: Mutex<BTreeMap<(u64, String, u32), bool>>,
-    used: AtomicU64,
+    used: AtomicI64,
 }
 
 impl Connections {
@@ -68,7 +68,8 @@ impl Connections {
     pub fn read(&self) -> Counts {
         let all = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = all.values().filter(|open| **open).count() as u64;
-        let used = self.0.used.load(Ordering::Relaxed);
+        // One that was given up while it was made is given back without having been taken.
+        let used = u64::try_from(self.0.used.load(Ordering::Relaxed)).unwrap_or(0);
         Counts {
             opening: all.len() as u64 - open,
             unused: open.saturating_sub(used),

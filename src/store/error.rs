@@ -123,11 +123,6 @@ impl StoreError {
     }
 
     /// MongoDB stopped it when its time was over.
-    /// Nothing was heard, neither an answer nor an error.
-    pub(super) fn is_silence(&self) -> bool {
-        matches!(self, Self::TimedOut(_) | Self::Crowded(_))
-    }
-
     pub(super) fn is_out_of_time(&self) -> bool {
         self.code() == Some(MAX_TIME_EXPIRED)
     }

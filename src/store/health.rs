@@ -6,22 +6,25 @@ use std::time::Duration;
 
 use mongodb::options::ReadConcern;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::connections::Counts;
 use super::error::StoreError;
 use super::gate::Gate;
+use super::line::Others;
 use super::log::Tail;
 use super::{Store, within};
 use crate::model::Epoch;
 use crate::mutants::{self, Mutant};
 
-/// A look that takes longer tells nothing in time.
-const LOOK_MAX: Duration = Duration::from_secs(1);
-/// How long the primary may take to answer by new connections.
-const NEW_ANSWER_MAX: Duration = Duration::from_secs(1);
-/// The pause before connections are tried anew that were tried in vain; it doubles each time.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// A look that takes longer is doubted.
+const SILENCE_MAX: Duration = Duration::from_millis(700);
+/// How long it is waited for then, and again when new connections have answered.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Connections that gave answers for so long are well.
+const WELL_AFTER: Duration = Duration::from_secs(60);
+/// The pause before new connections are tried again; it doubles each time.
+const PAUSE_FIRST: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub(super) struct Health {
 
 #[derive(Debug)]
 struct Tries {
+    last: Instant,
     next: Instant,
     pause: Duration,
 }
@@ -47,8 +51,10 @@ impl Default for Health {
 
 impl Tries {
     fn new() -> Self {
+        let now = Instant::now();
         Self {
-            next: Instant::now(),
+            last: now,
+            next: now,
             pause: PAUSE_FIRST,
         }
     }
@@ -57,6 +63,7 @@ impl Tries {
     fn is_due(&mut self, now: Instant) -> bool {
         let due = now >= self.next;
         if due {
+            self.last = now;
             self.next = now + self.pause;
             self.pause = (self.pause * 2).min(PAUSE_MAX);
         }
@@ -65,17 +72,16 @@ impl Tries {
 }
 
 impl Store {
-    /// The log's last epoch, if the primary answers within a second; by the connections that batches
-    /// take. If it does not, and does by new connections, they take the place of the old ones.
+    /// The log's last epoch, if the primary answers in time; by the connections that batches take.
+    /// If it does not, and does twice by new connections meanwhile, these take their place. (On a
+    /// machine that is slow the old ones, which have no handshake before them, are first.)
     pub async fn probe(&self) -> Option<Epoch> {
-        let looked = self.look_by_order().await;
-        let looked = match looked {
-            Err(ref error) if error.is_silence() && self.try_anew().await => {
-                self.look_by_order().await
-            }
-            looked => looked,
+        let mut look = Box::pin(self.tail_with(ReadConcern::majority()));
+        let looked = match timeout(SILENCE_MAX, &mut look).await {
+            Ok(looked) => looked,
+            Err(_) => self.wait_or_renew(look).await,
         };
-        let epoch = looked.ok()?.epoch;
+        let epoch = self.heed(looked).await.ok()?.epoch;
         self.health.recovered();
         // This look is no barrier, but it may come before a batch meets one.
         Some(match mutants::active(Mutant::NoFence) {
@@ -84,23 +90,39 @@ impl Store {
         })
     }
 
-    async fn look_by_order(&self) -> Result<Tail, StoreError> {
-        let tail = within(LOOK_MAX, self.tail_with(ReadConcern::majority())).await;
-        self.heed(tail).await
-    }
-
-    /// Makes the connections anew, if the primary answers by new ones.
-    async fn try_anew(&self) -> bool {
-        if !self.health.is_due() || !self.order.line().renew(NEW_ANSWER_MAX).await {
-            return false;
+    /// Waits on for a look, and tries new connections beside it.
+    async fn wait_or_renew(
+        &self,
+        mut look: impl Future<Output = Result<Tail, StoreError>> + Unpin,
+    ) -> Result<Tail, StoreError> {
+        let others = tokio::select! {
+            looked = timeout(WAIT_MAX, &mut look) => {
+                return looked.unwrap_or(Err(StoreError::TimedOut(WAIT_MAX)));
+            }
+            Some(others) = self.others_that_answer() => others,
+        };
+        if let Ok(looked) = timeout(WAIT_MAX, &mut look).await {
+            return looked;
+        }
+        if !others.answer(WAIT_MAX).await {
+            return Err(StoreError::TimedOut(WAIT_MAX));
         }
         // What has cut these off has cut off the others too.
-        tokio::join!(
-            self.log_reads.line().renew(NEW_ANSWER_MAX),
-            self.vital.line().renew(NEW_ANSWER_MAX),
-        );
+        let reads = self.log_reads.line().begin_others()?;
+        let vital = self.vital.line().begin_others()?;
         self.health.renewed();
-        true
+        self.order.line().turn_to(others);
+        self.log_reads.line().turn_to(reads);
+        self.vital.line().turn_to(vital);
+        within(WAIT_MAX, self.tail_with(ReadConcern::majority())).await
+    }
+
+    async fn others_that_answer(&self) -> Option<Others> {
+        if !self.health.is_due() || mutants::active(Mutant::NoRenewal) {
+            return None;
+        }
+        let others = self.order.line().begin_others().ok()?;
+        others.answer(WAIT_MAX).await.then_some(others)
     }
 
     /// What is wrong with this node's own connections. It changes as that changes.
@@ -137,7 +159,11 @@ impl Health {
     }
 
     fn recovered(&self) {
-        *self.tries.lock().unwrap_or_else(PoisonError::into_inner) = Tries::new();
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        if tries.last.elapsed() > WELL_AFTER {
+            *tries = Tries::new();
+        }
+        drop(tries);
         self.trouble
             .send_if_modified(|trouble| trouble.take().is_some());
     }
@@ -153,6 +179,6 @@ mod tests {
         let begun = tries.next;
         let after = |secs| begun + Duration::from_secs(secs);
         let due: Vec<u64> = (0..100).filter(|secs| tries.is_due(after(*secs))).collect();
-        assert_eq!(due, [0, 1, 3, 7, 15, 31, 61, 91]);
+        assert_eq!(due, [0, 2, 6, 14, 30, 60, 90]);
     }
 }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bson::doc;
+use bson::{Document, doc};
 use mongodb::Client;
-use mongodb::options::ClientOptions;
+use mongodb::options::{ClientOptions, ReadConcern};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::connections::{Connections, Counts};
 use super::error::StoreError;
+use super::gate::ABANDONED_MAX;
+use super::schema::{DATABASE, LOG};
 use super::topology::{Seen, Sightings};
-use crate::mutants::{self, Mutant};
 
 /// Connections that were not used for so long are closed rather than used: what stands between node
 /// and member may have forgotten them. Firewalls do after four minutes and more.
@@ -82,32 +83,47 @@ impl Line {
         Watch { seen, then }
     }
 
-    /// Makes connections anew, if the primary answers by them within this time. Calls in the old
-    /// ones go on to their ends, and nobody waits for them any more.
-    pub async fn renew(&self, time: Duration) -> bool {
-        if mutants::active(Mutant::NoRenewal) {
-            return false;
-        }
+    /// Begins other connections. Nobody uses them until [`Self::turn_to`].
+    pub fn begin_others(&self) -> Result<Others, StoreError> {
         let driver = self.drivers.fetch_add(1, Ordering::Relaxed);
-        let connected = connect(&self.options, &self.counts, &self.sightings, driver);
-        let Ok(client) = connected else {
-            return false;
-        };
-        let asked = client.clone();
-        // Nobody else has this client yet, and it goes if it gets no answer.
-        let ping = tokio::spawn(async move {
-            let ping = doc! {"ping": 1};
-            asked.database("admin").run_command(ping).await.is_ok()
+        let client = connect(&self.options, &self.counts, &self.sightings, driver)?;
+        Ok(Others { client, driver })
+    }
+
+    /// From now on calls use these connections. Those in the earlier ones go on to their ends, and
+    /// nobody waits for them any more.
+    pub fn turn_to(&self, others: Others) {
+        self.sightings.turn_to(others.driver);
+        let mut old = None;
+        self.now.send_modify(|now| {
+            old = Some(std::mem::replace(&mut now.client, others.client));
+            now.renewals += 1;
         });
-        let answers = matches!(timeout(time, ping).await, Ok(Ok(true)));
-        if answers {
-            self.sightings.turn_to(driver);
-            self.now.send_modify(|now| {
-                now.client = client;
-                now.renewals += 1;
-            });
-        }
-        answers
+        // Its last words go over a connection. By then those that hang are cut, and it takes another.
+        tokio::spawn(async move {
+            sleep(ABANDONED_MAX + UNUSED_MAX).await;
+            drop(old);
+        });
+    }
+}
+
+/// Connections that are not in use yet.
+#[derive(Debug)]
+pub(super) struct Others {
+    client: Client,
+    driver: u64,
+}
+
+impl Others {
+    /// Whether the primary shows the log by them within this time.
+    pub async fn answer(&self, time: Duration) -> bool {
+        let log = self.client.database(DATABASE).collection::<Document>(LOG);
+        let look = tokio::spawn(async move {
+            let find = log.find_one(doc! {}).projection(doc! {"_id": 1});
+            let look = find.read_concern(ReadConcern::majority()).into_future();
+            matches!(timeout(ABANDONED_MAX, look).await, Ok(Ok(_)))
+        });
+        matches!(timeout(time, look).await, Ok(Ok(true)))
     }
 }
 

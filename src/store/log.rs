@@ -206,20 +206,24 @@ impl Store {
                 false => Standing::Vacant,
             });
         };
-        if document.batch == place.batch && !mutants::active(Mutant::PositionRecomputed) {
-            if !proven {
-                self.until_durable(place).await?;
-            }
+        let mine = |found: &LogDocument| {
+            found.batch == place.batch && !mutants::active(Mutant::PositionRecomputed)
+        };
+        // What a majority holds decides from here on, also how much of the batch there is: an attempt may
+        // have been cut before its end, and its successor not, or elsewhere.
+        let document = match proven {
+            true => document,
+            false if mine(&document) => self.durable(place).await?,
+            // Something else may come before it on a majority.
+            false => match self.at(place.position).await? {
+                Some(document) => document,
+                None => return Ok(Standing::Vacant),
+            },
+        };
+        if mine(&document) {
             session.stands(place, document.last);
             return Ok(Standing::Mine(document.entries));
         }
-        let document = match proven {
-            true => Some(document),
-            false => self.at(place.position).await?,
-        };
-        let Some(document) = document else {
-            return Ok(Standing::Vacant); // what stood there was rolled back
-        };
         let fenced = |epoch| epoch > place.epoch && !mutants::active(Mutant::NoFence);
         if fenced(document.epoch) {
             return Ok(Standing::Fenced(document.epoch));
@@ -234,30 +238,31 @@ impl Store {
         }
     }
 
-    /// Waits until a majority holds this batch, which the primary has.
-    async fn until_durable(&self, place: Place) -> Result<(), StoreError> {
+    /// Waits until a majority holds this batch, which the primary has, and gives what it holds.
+    async fn durable(&self, place: Place) -> Result<LogDocument, StoreError> {
         let until = Instant::now() + LOOK_MAX;
-        let mut looks = 0;
-        loop {
-            let find = move |client: Client| async move {
-                let log = log_of(&client);
-                let find = log.find_one(doc! {"_id": place.position.0});
-                let find = find.projection(doc! {"batch": 1}).max_time(LOOK_MAX);
-                find.read_concern(ReadConcern::majority()).await
-            };
-            let found = self.bounded(&self.order, find).await?;
-            if found.is_some_and(|found| batch_of(&found) == Some(place.batch)) {
-                return Ok(());
+        let is_it = |found: &LogDocument| found.batch == place.batch;
+        for looks in 1.. {
+            let found = self
+                .at_with(place.position, ReadConcern::majority())
+                .await?;
+            if let Some(found) = found.filter(is_it) {
+                return Ok(found);
+            }
+            let here = self.at_with(place.position, ReadConcern::local()).await?;
+            if !here.as_ref().is_some_and(is_it) {
+                break; // rolled back
             }
             if Instant::now() > until {
                 return Err(StoreError::TimedOut(LOOK_MAX));
             }
-            looks += 1;
             match looks <= HURRIES_MAX {
                 true => self.write_journal().await?,
                 false => self.pause(LOOK_USUAL_MAX).await,
             }
         }
+        let text = "what stood at the position is there no more";
+        Err(StoreError::Unavailable(text.into()))
     }
 
     /// The document at a position, with linearizable read concern.
