@@ -41,3 +41,4 @@ mod status;
 mod takeover;
 mod types;
 mod up;
+mod ways_in;
