@@ -7,14 +7,14 @@ use serde::Deserialize;
 use super::text::tidied;
 use crate::text::repeated;
 
-/// A day: far past any use, and far from where sums of instants overflow.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Ten years: past any use, and far from where sums of instants overflow.
+const DURATION_MAX: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
 
 /// What every refusal says of the form.
-const FORM: &str = "write 10s, 1.5s, 500ms or 2m";
+const FORM: &str = "write 10s, 1.5s, 500ms, 2m, 24h or 7d";
 
-/// Reads `10`, `10s`, `1.5s`, `500ms` or `2m`; a bare number is in seconds. More than nothing, and at
-/// most a day.
+/// Reads `10`, `10s`, `1.5s`, `500ms`, `2m`, `24h` or `7d`; a bare number is in seconds. More than
+/// nothing, and at most ten years.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = tidied(text);
     let (number, unit) = split(text);
@@ -24,7 +24,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = duration.ok_or_else(|| format!("'{text}' is not a duration: {FORM}"))?;
     match duration {
         Duration::ZERO => Err(format!("'{text}' is no time at all: {FORM}")),
-        duration if duration > DURATION_MAX => Err(format!("'{text}' is longer than a day")),
+        duration if duration > DURATION_MAX => Err(format!("'{text}' is longer than ten years")),
         duration => Ok(duration),
     }
 }
@@ -47,6 +47,8 @@ fn of(number: &str, unit: &str) -> Option<Duration> {
         "ms" => 0.001,
         "s" => 1.0,
         "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
         _ => return None,
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -91,6 +93,8 @@ mod tests {
             ("0.25", 250),
             (" 007s\n", 7_000),
             ("1440m", 86_400_000),
+            ("24h", 86_400_000),
+            ("7d", 604_800_000),
         ] {
             assert_eq!(millis(text), Ok(expected), "{text:?}");
         }
@@ -101,7 +105,7 @@ mod tests {
             "+1",
             "0",
             "0.0s",
-            "1h",
+            "1w",
             "1 s",
             "1.s",
             ".5s",
@@ -111,7 +115,7 @@ mod tests {
             "٣s",
             "1000000000000000000000s",
             "18446744073709551615m",
-            "2000m",
+            "3651d",
         ] {
             assert!(parse_duration(bad).is_err(), "{bad:?} was taken");
         }
