@@ -188,7 +188,7 @@ fn main() -> ExitCode {
 fn drill(arguments: &[&str]) -> Report {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drumline"));
     command.arg("drill").args(arguments);
-    if let Some(reports) = drumline::config::env("DRUMLINE_REPORTS") {
+    if let Some(reports) = drumline::config::env_path("DRUMLINE_REPORTS") {
         let folder = Path::new(&reports).join(arguments.join("_"));
         command.arg("--report").arg(folder);
     }

@@ -3,11 +3,17 @@
 //!
 //! Never decides what a command does with a setting, never prints a secret.
 
+mod cluster_label;
+mod duration;
 mod file;
 mod host_name;
 mod secret;
 mod server_url;
+mod small_file;
+mod text;
 
+use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,9 +21,13 @@ use thiserror::Error;
 
 use crate::model::NodeName;
 
+pub use cluster_label::ClusterLabel;
+pub use duration::{parse_bound, parse_duration};
 pub use host_name::HostName;
-pub use secret::Secret;
+pub use secret::{GivenSecret, Secret};
 pub use server_url::ServerUrl;
+pub use small_file::FLOW_WAIT_MAX;
+pub use text::{tidied, tidied_bytes};
 
 /// How long a one-shot command tries before it gives up.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -27,20 +37,35 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
-/// The environment variable `name`, if it is set, not empty and valid UTF-8.
+/// A setting that the environment variable `name` holds; blank counts as not set. What is set and is
+/// not text is refused: a command that went on without it would go elsewhere.
+pub fn setting(name: &str) -> Result<Option<String>, ConfigError> {
+    let Some(value) = raw(name) else {
+        return Ok(None);
+    };
+    let text = value.into_string();
+    let text = text.map_err(|_| ConfigError(format!("{name}: it is not text in UTF-8")))?;
+    Ok(Some(tidied(&text).to_owned()).filter(|text| !text.is_empty()))
+}
+
+/// A path, or a list of them, that the environment variable `name` holds; any bytes can be one.
+pub fn env_path(name: &str) -> Option<OsString> {
+    let value = raw(name)?;
+    // A value that was read from a file ends with a line break. It is no part of any setting of ours;
+    // the paths of others are left as they are.
+    let value = match name.starts_with("DRUMLINE_") {
+        true => text::tidied_path(&value).to_owned(),
+        false => value,
+    };
+    Some(value).filter(|value| !value.is_empty())
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the one reader of the environment"
 )]
-pub fn env(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok()?;
-    // A value that was read from a file ends with a line break. It is no part of any setting of ours;
-    // the paths of others are left as they are.
-    let value = match name.starts_with("DRUMLINE_") {
-        true => secret::tidied(&value).to_owned(),
-        false => value,
-    };
-    Some(value).filter(|value| !value.is_empty())
+fn raw(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// The folder for files that a program keeps between its runs (XDG base directories), with
@@ -51,8 +76,9 @@ pub fn state_dir() -> Option<PathBuf> {
 
 /// The user's folder for Drumline by the XDG rules: a relative path in the variable counts as unset.
 fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let named = env(variable).map(PathBuf::from).filter(|p| p.is_absolute());
-    let home = || env("HOME").map(|home| Path::new(&home).join(below_home));
+    let named = env_path(variable).map(PathBuf::from);
+    let named = named.filter(|path| path.is_absolute());
+    let home = || env_path("HOME").map(|home| Path::new(&home).join(below_home));
     Some(named.or_else(home)?.join("drumline"))
 }
 
@@ -70,7 +96,7 @@ pub struct Layer {
 /// What one source says about a node and its cluster.
 #[derive(Debug, Clone, Default)]
 pub struct NodeLayer {
-    pub cluster: Option<String>,
+    pub cluster: Option<ClusterLabel>,
     pub cluster_secret: Option<Secret>,
     pub peers: Option<Vec<(NodeName, ServerUrl)>>,
     pub heartbeat: Option<Duration>,
@@ -161,7 +187,7 @@ impl Settings {
 
 /// The file that DRUMLINE_CONFIG names must exist; the one at the usual place need not.
 fn from_file() -> Result<Layer, ConfigError> {
-    if let Some(path) = env("DRUMLINE_CONFIG") {
+    if let Some(path) = env_path("DRUMLINE_CONFIG") {
         return file::read(Path::new(&path));
     }
     match user_dir("XDG_CONFIG_HOME", ".config") {
@@ -171,58 +197,31 @@ fn from_file() -> Result<Layer, ConfigError> {
 }
 
 fn environment() -> Result<Layer, ConfigError> {
-    let wrong = |name: &str, why: String| ConfigError(format!("{name}: {why}"));
-    let secret = |name: &str| {
-        let read = env(name).map(|text| Secret::parse(&text)).transpose();
-        read.map_err(|why| wrong(name, why.to_owned()))
-    };
     Ok(Layer {
-        servers: env("DRUMLINE_SERVERS")
-            .map(|list| list.split(',').map(ServerUrl::parse).collect())
-            .transpose()
-            .map_err(|why| wrong("DRUMLINE_SERVERS", why))?,
-        api_key: secret("DRUMLINE_API_KEY")?,
-        mongodb: secret("DRUMLINE_MONGODB")?,
-        timeout: env("DRUMLINE_TIMEOUT")
-            .map(|text| parse_duration(&text))
-            .transpose()
-            .map_err(|why| wrong("DRUMLINE_TIMEOUT", why))?,
+        servers: from_variable("DRUMLINE_SERVERS", |list| {
+            list.split(',').map(ServerUrl::parse).collect()
+        })?,
+        api_key: from_variable("DRUMLINE_API_KEY", Secret::parse)?,
+        mongodb: from_variable("DRUMLINE_MONGODB", Secret::parse)?,
+        timeout: from_variable("DRUMLINE_TIMEOUT", parse_duration)?,
         output: None,
         node: NodeLayer {
-            cluster_secret: secret("DRUMLINE_CLUSTER_SECRET")?,
-            allow_hosts: env("DRUMLINE_ALLOW_HOSTS")
-                .map(|list| list.split(',').map(HostName::parse).collect())
-                .transpose()
-                .map_err(|why| wrong("DRUMLINE_ALLOW_HOSTS", why))?,
+            cluster_secret: from_variable("DRUMLINE_CLUSTER_SECRET", Secret::parse)?,
+            allow_hosts: from_variable("DRUMLINE_ALLOW_HOSTS", |list| {
+                list.split(',').map(HostName::parse).collect()
+            })?,
             ..NodeLayer::default()
         },
     })
 }
 
-/// Reads `10`, `10s`, `500ms` or `2m`; a bare number is in seconds.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let wrong = || format!("'{text}' is not a duration: write 10s, 500ms or 2m");
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let millis = match unit {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" => 60_000,
-        _ => return Err(wrong()),
-    };
-    match number.checked_mul(millis) {
-        Some(0) => Err(format!(
-            "'{text}' is no time at all: write 10s, 500ms or 2m"
-        )),
-        Some(millis) if millis <= DURATION_MILLIS_MAX => Ok(Duration::from_millis(millis)),
-        _ => Err(format!("'{text}' is longer than a day")),
-    }
+fn from_variable<T, E: fmt::Display>(
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, ConfigError> {
+    let read = setting(name)?.map(|text| parse(&text)).transpose();
+    read.map_err(|why| ConfigError(format!("{name}: {why}")))
 }
-
-/// A day: far past any use, and far from where sums of instants overflow.
-const DURATION_MILLIS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 #[cfg(test)]
 mod tests {
@@ -232,25 +231,6 @@ mod tests {
         Layer {
             servers: Some(vec![ServerUrl::parse(url).unwrap()]),
             ..Layer::default()
-        }
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in [
-            "",
-            "s",
-            "-1",
-            "1.5s",
-            "0",
-            "1h",
-            "18446744073709551615m",
-            "2000m",
-        ] {
-            assert!(parse_duration(bad).is_err(), "{bad:?} was taken");
         }
     }
 

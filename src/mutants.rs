@@ -60,7 +60,7 @@ pub enum Mutant {
 pub fn active(mutant: Mutant) -> bool {
     use std::sync::OnceLock;
     static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
-    let chosen = CHOSEN.get_or_init(|| crate::config::env("DRUMLINE_MUTANT"));
+    let chosen = CHOSEN.get_or_init(|| crate::config::setting("DRUMLINE_MUTANT").ok().flatten());
     (chosen.as_ref()).is_some_and(|chosen| *chosen == format!("{mutant:?}"))
 }
 

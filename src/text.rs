@@ -118,6 +118,17 @@ fn gap(value: &str, most: usize) -> String {
     " ".repeat(most.saturating_sub(width(value)))
 }
 
+/// How much of a text that was refused is repeated, in columns.
+const REPEATED_MAX: usize = 80;
+
+/// A text that was refused, as an error repeats it: in one line, and cut.
+pub fn repeated(text: &str) -> String {
+    // A text of megabytes need not be escaped to be cut.
+    let end = text.char_indices().nth(REPEATED_MAX + 1);
+    let begin = end.map_or(text, |(at, _)| &text[..at]);
+    cut(&one_line(begin), REPEATED_MAX)
+}
+
 /// Words in lines of at most `most` columns; a word that is longer is broken.
 pub fn wrapped(text: &str, most: usize) -> Vec<String> {
     let most = most.max(1);

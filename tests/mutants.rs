@@ -143,7 +143,7 @@ const PAIRS: [(Mutant, By, Scenario); 22] = [
 #[test]
 fn each_mistake_is_found_and_without_one_nothing_is() {
     let runtime = Runtime::new().unwrap();
-    let only = drumline::config::env("DRUMLINE_MUTANT_ONLY");
+    let only = drumline::config::setting("DRUMLINE_MUTANT_ONLY").unwrap();
     let (mut survivors, mut tried) = (Vec::new(), 0);
     for (mutant, by, scenario) in PAIRS {
         let name = format!("{mutant:?}");

@@ -50,8 +50,8 @@ fn write(history: &Path, source: impl BufRead, form: Export, file: File) -> Resu
     Ok(out.end()?)
 }
 
-/// The history is the evidence, and must not be written over.
-fn refuse_itself(history: &Path, file: &Path) -> Result<(), CheckError> {
+/// The history, or the log, is the evidence, and must not be written over.
+pub fn refuse_itself(history: &Path, file: &Path) -> Result<(), CheckError> {
     let identity = |path: &Path| {
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino()))
@@ -64,7 +64,7 @@ fn refuse_itself(history: &Path, file: &Path) -> Result<(), CheckError> {
         path: file.display().to_string(),
         error: std::io::Error::new(
             std::io::ErrorKind::AlreadyExists,
-            "that is the history itself; name another file",
+            "that is the history or its log; name another file",
         ),
     })
 }

@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-pub use export::{Export, export};
+pub use export::{Export, export, refuse_itself};
 pub use findings::{Counts, Finding, Findings, Others, Rule, WITNESSES_MAX, Witness};
 
 use history::Outcome;

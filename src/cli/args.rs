@@ -1,14 +1,30 @@
 //! The flags that one-shot commands share.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::config::{ConfigError, Layer, Secret, ServerUrl, Settings, parse_duration};
+use crate::config::{ConfigError, GivenSecret, Layer, Secret, ServerUrl, Settings, parse_duration};
+use crate::ejson;
 use crate::model::{Consistency, RequestId};
 
 use super::exit::ExitError;
+
+/// Reads whole numbers in this range, by the rules of a field of a body.
+pub fn whole<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = ejson::whole_text(text).filter(|number| range.contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| match (*range.start(), *range.end()) {
+            (least, u64::MAX) => format!("it must be a whole number from {least} on"),
+            (least, most) => format!("it must be a whole number from {least} to {most}"),
+        })
+    }
+}
 
 /// Where a one-shot command goes, and how it prints.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,9 +45,8 @@ pub struct Remote {
 
     /// Use no server: append to the log on this replica set. Other users of the machine can read a
     /// password given here: prefer --mongodb-file or DRUMLINE_MONGODB
-    #[arg(long, value_name = "URI", conflicts_with_all = ["servers", "mongodb_file"],
-        value_parser = Secret::parse)]
-    mongodb: Option<Secret>,
+    #[arg(long, value_name = "URI", conflicts_with_all = ["servers", "mongodb_file"])]
+    mongodb: Option<GivenSecret>,
 
     /// A file that holds the MongoDB URI
     #[arg(long, value_name = "FILE", conflicts_with = "servers")]
@@ -49,11 +64,15 @@ pub struct Remote {
 impl Remote {
     /// All settings, these flags on top.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
+        let given = self.mongodb.as_ref();
+        let given = given
+            .map(|secret| secret.of_flag("--mongodb"))
+            .transpose()?;
         let mongodb_file = self.mongodb_file.as_deref().map(Secret::read).transpose()?;
         Settings::load(Layer {
             servers: self.servers.clone(),
             api_key: self.api_key_file.as_deref().map(Secret::read).transpose()?,
-            mongodb: self.mongodb.clone().or(mongodb_file),
+            mongodb: given.or(mongodb_file),
             timeout: self.timeout,
             output: self.output.map(|format| format.name().to_owned()),
             ..Layer::default()

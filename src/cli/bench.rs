@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Exit;
-use super::args::{Format, Remote};
+use super::args::{Format, Remote, whole};
 use super::exit::{ExitError, say};
 use super::output::Output;
 use super::route::{self, Servers};
@@ -26,14 +26,14 @@ const CLIENTS_DEFAULT: u32 = 16;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many clients [default: 16; with --compare 1,64,256]
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = whole::<u32>(1..=10_000))]
     clients: Vec<u32>,
     /// How long each measurement takes
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = whole::<u32>(1..=86_400))]
     seconds: u32,
     /// Inserts a second, all clients together; latency then counts from when an insert was due
     /// [default: as fast as the answers come]
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "R", value_parser = whole::<u32>(1..=u32::MAX.into()))]
     rate: Option<u32>,
     /// Insert straight through the MongoDB driver with w:majority, past the servers
     #[arg(long)]
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["direct", "history", "rate"])]
     compare: bool,
     /// How often --compare measures each
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "compare", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "compare", value_parser = whole::<u32>(1..=100))]
     rounds: u32,
     /// Write each operation as a line of JSON
     #[arg(long, value_name = "FILE")]

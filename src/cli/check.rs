@@ -40,7 +40,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let from_stdin = args.history == Path::new("-");
     if let Some(export) = &args.export {
-        write_export(&args.history, export)?;
+        write_export(&args, export)?;
     }
     let checked = if from_stdin {
         check(stdin().lock(), &args)
@@ -80,7 +80,8 @@ fn check(history: impl BufRead, args: &Args) -> Result<Findings, CheckError> {
     check::check(history, log)
 }
 
-fn write_export(history: &Path, export: &[String]) -> anyhow::Result<()> {
+fn write_export(args: &Args, export: &[String]) -> anyhow::Result<()> {
+    let history = &args.history;
     let [form, file] = export else {
         return Err(ExitError::usage("--export: a form and a file").into());
     };
@@ -95,7 +96,11 @@ fn write_export(history: &Path, export: &[String]) -> anyhow::Result<()> {
     if flows(history) {
         return Err(ExitError::usage("--export reads the history twice: give a file").into());
     }
-    Ok(check::export(history, form, Path::new(file))?)
+    let file = Path::new(file);
+    if let Some(log) = &args.log {
+        check::refuse_itself(log, file)?;
+    }
+    Ok(check::export(history, form, file)?)
 }
 
 /// The text of the lines that bear witness.

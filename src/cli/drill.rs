@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Exit;
-use super::args::{Format, Remote};
+use super::args::{Format, Remote, whole};
 use super::drill_files::{self, Folder};
 use super::drill_target::{self, Target};
 use super::exit::{ExitError, say};
@@ -33,19 +33,19 @@ pub struct Args {
     #[arg(required = true)]
     fault: Option<Fault>,
     /// How often
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32>(1..=1_000))]
     runs: u32,
     /// How long the load of each run lasts at least
-    #[arg(long, value_name = "S", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_800))]
+    #[arg(long, value_name = "S", default_value_t = 8, value_parser = whole::<u32>(1..=1_800))]
     seconds: u32,
     /// How many clients
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<u32>(1..=1_000))]
     clients: u32,
     /// Operations a second, all clients together
-    #[arg(long, value_name = "R", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, value_name = "R", default_value_t = 200, value_parser = whole::<u32>(1..=20_000))]
     rate: u32,
     /// Draw the same drill again [default: a new one]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = whole::<u64>(0..=u64::MAX))]
     seed: Option<u64>,
     /// Keep report.json, report.html, history.jsonl and log.jsonl in this folder
     #[arg(long, value_name = "DIR")]

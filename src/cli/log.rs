@@ -6,7 +6,7 @@ use std::time::Duration;
 use bson::{Bson, Document};
 use tokio::time::sleep;
 
-use super::args::{Format, Remote};
+use super::args::{Format, Remote, whole};
 use super::output::{Output, relaxed};
 use super::session::Session;
 use super::table::{cell, terminal_width};
@@ -15,6 +15,8 @@ use crate::text::{cut, left, right, width as columns_of};
 
 /// How many entries one request asks for.
 const PAGE: u32 = 100;
+/// The last position that there can be.
+const POSITION_MAX: u64 = i64::MAX as u64;
 /// How often `--follow` looks for new ones.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
@@ -22,7 +24,7 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Begin here
-    #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = whole::<i64>(1..=POSITION_MAX))]
     from: i64,
     /// Wait for new entries until Ctrl-C
     #[arg(long)]

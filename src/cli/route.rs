@@ -1,12 +1,14 @@
 //! The way to a cluster: which servers or which replica set, and with which key.
 
+use std::io::IsTerminal as _;
+
 use crate::client::Client;
 use crate::cluster::NAME_DEFAULT;
 use crate::cluster::info::{self, ClusterInfo};
 use crate::config::{Secret, ServerUrl, Settings, Target};
 
 use super::args::Remote;
-use super::exit::ExitError;
+use super::exit::{ExitError, say};
 
 /// The way that a one-shot command takes.
 #[derive(Debug)]
@@ -98,7 +100,10 @@ fn the_cluster(name: Option<&str>) -> Result<ClusterInfo, ExitError> {
             let cluster = clusters.remove(0);
             let other = info::other_than(&cluster.name);
             match other.filter(|_| cluster.name != NAME_DEFAULT) {
-                None => Ok(cluster),
+                None => {
+                    tell(&cluster.name);
+                    Ok(cluster)
+                }
                 Some(other) => Err(ExitError::usage(format!(
                     "which cluster? '{other}' is there and does not run, '{}' runs: choose one with --name",
                     cluster.name
@@ -118,6 +123,14 @@ fn the_cluster(name: Option<&str>) -> Result<ClusterInfo, ExitError> {
                 "{count} clusters run ({names}): choose one with --name or --servers"
             )))
         }
+    }
+}
+
+/// Who has had several clusters, of which one was deleted, may have meant another one. A program has no
+/// use for the line.
+fn tell(name: &str) {
+    if name != NAME_DEFAULT && std::io::stderr().is_terminal() {
+        say(&format!("in the cluster '{name}', the only one that runs"));
     }
 }
 

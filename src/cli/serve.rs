@@ -9,9 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::Exit;
+use super::args::whole;
 use super::exit::ExitError;
 use crate::config::{
-    self, HostName, Layer, NodeLayer, Secret, ServerUrl, Settings, parse_duration,
+    self, ClusterLabel, GivenSecret, HostName, Layer, NodeLayer, Secret, ServerUrl, Settings,
+    parse_duration,
 };
 use crate::election::Timing;
 use crate::failover::Assist;
@@ -41,7 +43,7 @@ pub struct Args {
     /// The replica set's connection string. Others can see arguments: with a password in it, use
     /// --mongodb-file or DRUMLINE_MONGODB.
     #[arg(long, value_name = "URI", conflicts_with = "mongodb_file")]
-    mongodb: Option<String>,
+    mongodb: Option<GivenSecret>,
     /// A file that holds the connection string.
     #[arg(long, value_name = "FILE")]
     mongodb_file: Option<PathBuf>,
@@ -52,8 +54,8 @@ pub struct Args {
     #[arg(long = "peer", value_name = "NAME=URL", value_parser = parse_peer)]
     peers: Vec<(NodeName, ServerUrl)>,
     /// The cluster's name: nodes of another cluster are refused [default: drumline].
-    #[arg(long, value_name = "NAME")]
-    cluster: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = ClusterLabel::parse)]
+    cluster: Option<ClusterLabel>,
     /// A file that holds the secret that the nodes of the cluster share; else
     /// DRUMLINE_CLUSTER_SECRET.
     #[arg(long, value_name = "FILE")]
@@ -62,7 +64,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     heartbeat: Option<Duration>,
     /// How many heartbeats in a row may be missing before a peer is suspect [default: 3].
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<u32>(0..=u32::MAX.into()))]
     missed_heartbeats: Option<u32>,
     /// How long a coordinator is left in peace by nodes of larger rank [default: 10s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -79,7 +81,7 @@ pub struct Args {
     #[arg(long = "allow-host", value_name = "NAME", value_parser = HostName::parse)]
     allow_hosts: Vec<HostName>,
     /// The rank in elections, instead of one that is drawn; another one for each start.
-    #[arg(long, value_name = "NUMBER", hide = true)]
+    #[arg(long, value_name = "NUMBER", hide = true, value_parser = whole::<u64>(0..=u64::MAX))]
     rank: Option<u64>,
     /// A settings file.
     #[arg(long, value_name = "FILE")]
@@ -87,7 +89,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    log_to_stderr();
+    log_to_stderr()?;
     let settings = settings(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -107,9 +109,13 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 fn settings(args: &Args) -> anyhow::Result<node::Settings> {
     let read = |file: &PathBuf| Secret::read(file);
+    let given = args.mongodb.as_ref();
+    let given = given
+        .map(|secret| secret.of_flag("--mongodb"))
+        .transpose()?;
     let from_file = args.mongodb_file.as_ref().map(read).transpose()?;
     let flags = Layer {
-        mongodb: from_file.or_else(|| args.mongodb.clone().map(Secret::new)),
+        mongodb: from_file.or(given),
         api_key: args.api_key_file.as_ref().map(read).transpose()?,
         node: NodeLayer {
             cluster: args.cluster.clone(),
@@ -208,7 +214,10 @@ fn credentials(
         }
         return Ok(None);
     };
-    let cluster = node.cluster.as_deref().unwrap_or(CLUSTER_DEFAULT);
+    let cluster = node
+        .cluster
+        .as_ref()
+        .map_or(CLUSTER_DEFAULT, ClusterLabel::as_str);
     Ok(Some(Credentials::new(me.clone(), cluster, secret)?))
 }
 
@@ -259,12 +268,18 @@ async fn stopped() -> Shutdown {
     }
 }
 
-fn log_to_stderr() {
-    let filter = config::env("DRUMLINE_LOG").unwrap_or_else(|| "info".into());
+fn log_to_stderr() -> Result<(), ExitError> {
+    let filter = config::setting("DRUMLINE_LOG")?.unwrap_or_else(|| "info".into());
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        ExitError::usage(format!(
+            "DRUMLINE_LOG: {error}: write error, warn, info, debug or trace"
+        ))
+    })?;
     let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_ansi(color && config::env("NO_COLOR").is_none())
-        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(color && config::env_path("NO_COLOR").is_none())
+        .with_env_filter(filter)
         .init();
+    Ok(())
 }

@@ -99,7 +99,7 @@ async fn show_all(client: &Client, frames: &mut Frames) -> anyhow::Result<Exit> 
 }
 
 pub(super) fn has_colour() -> bool {
-    std::io::stdout().is_terminal() && config::env("NO_COLOR").is_none()
+    std::io::stdout().is_terminal() && config::env_path("NO_COLOR").is_none()
 }
 
 /// What `--watch` prints: on a terminal each table in place of the last, else one after the other.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Exit;
+use super::args::whole;
 use super::exit::ExitError;
 use crate::cluster::{self, ClusterName, Options, Wish};
 
@@ -19,14 +20,14 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     /// How many nodes; 0 starts a plain replica set [default: 3]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<usize>(0..=u64::MAX))]
     nodes: Option<usize>,
     /// How many members: 1, 3 or 5 [default: 3]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<usize>(0..=u64::MAX))]
     members: Option<usize>,
     /// Nodes listen at PORT+1 and up, members at PORT+11 and up; 0 takes free ports
     /// [default: 7400]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = whole::<u16>(0..=u16::MAX.into()))]
     base_port: Option<u16>,
     /// Nodes ask a member to stand for election when the primary is lost [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -25,7 +25,7 @@ const READ: HeaderName = HeaderName::from_static("drumline-read");
 
 /// A key as a header that no trace of the request shows.
 pub fn key_header(key: &Secret) -> Result<HeaderValue, ClientError> {
-    let mut value = HeaderValue::from_str(key.expose()).map_err(|_| {
+    let mut value = HeaderValue::from_bytes(key.expose().as_bytes()).map_err(|_| {
         ClientError::Invalid("the API key holds characters that no header can hold".into())
     })?;
     value.set_sensitive(true);

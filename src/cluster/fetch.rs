@@ -138,7 +138,8 @@ async fn lock(cache: &Cache, console: &Console) -> Result<Lock, Error> {
 }
 
 async fn from_archive(cache: &Cache, console: &Console) -> Result<Mongod, String> {
-    let base = config::env("DRUMLINE_MONGOD_ARCHIVE").unwrap_or_else(|| ARCHIVE.to_owned());
+    let named = config::setting("DRUMLINE_MONGOD_ARCHIVE").map_err(|error| error.to_string())?;
+    let base = named.unwrap_or_else(|| ARCHIVE.to_owned());
     let stem = format!(
         "mongodb-linux-{}-{}-{ARCHIVE_VERSION}",
         std::env::consts::ARCH,

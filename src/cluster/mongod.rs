@@ -113,7 +113,7 @@ pub(super) fn missing_library(line: &str) -> Option<String> {
 
 /// Finds a mongod, or fetches one.
 pub async fn find(console: &Console) -> Result<Mongod, Error> {
-    if let Some(path) = config::env("DRUMLINE_MONGOD") {
+    if let Some(path) = config::env_path("DRUMLINE_MONGOD") {
         // Whoever names one wants that one.
         let wrong = |why: String| Error::Failed(format!("DRUMLINE_MONGOD: {why}"));
         // Members start in folders of their own, where a relative path would mean another file.
@@ -144,7 +144,7 @@ pub async fn find(console: &Console) -> Result<Mongod, Error> {
 }
 
 fn on_path() -> Option<PathBuf> {
-    let path = config::env("PATH")?;
+    let path = config::env_path("PATH")?;
     let mut folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
     folders.find_map(|folder| Some(folder.join("mongod")).filter(|file| file.is_file()))
 }

@@ -70,11 +70,11 @@ impl Root {
 
 /// A user's folder for this program by the XDG rules: relative values are ignored.
 pub(super) fn user_folder(variable: &str, fallback: &str) -> Result<PathBuf, Error> {
-    let chosen = config::env(variable).map(PathBuf::from);
+    let chosen = config::env_path(variable).map(PathBuf::from);
     if let Some(folder) = chosen.filter(|folder| folder.is_absolute()) {
         return Ok(folder.join("drumline"));
     }
-    let home = config::env("HOME").ok_or_else(|| {
+    let home = config::env_path("HOME").ok_or_else(|| {
         Error::Failed(format!(
             "neither {variable} nor HOME is set; set one of them"
         ))

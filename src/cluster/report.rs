@@ -104,7 +104,7 @@ pub fn block(info: &ClusterInfo, spec: &Spec, folder: &Path) -> String {
 /// Where this program is, if its name alone does not start it.
 fn not_on_path() -> Option<PathBuf> {
     let this = std::env::current_exe().ok()?;
-    let folders = config::env("PATH").unwrap_or_default();
+    let folders = config::env_path("PATH").unwrap_or_default();
     let mut folders = std::env::split_paths(&folders);
     let starts =
         |folder: PathBuf| folder.join("drumline").canonicalize().ok() == this.canonicalize().ok();

@@ -347,14 +347,10 @@ fn parts(members: &[(String, &Container)], roles: &Roles) -> Arc<[Part]> {
 /// Reads a secret by a command in a node's container: it is in no argument and in no error.
 async fn secret(engine: &Engine, node: &Container, file: &str) -> Result<Secret, Error> {
     let text = engine.run(&["exec", &node.id, "cat", file]).await?;
-    let mut words = text.split_whitespace();
-    match (words.next(), words.next()) {
-        (Some(word), None) => Ok(Secret::new(word.to_owned())),
-        _ => Err(Error::Unreadable {
-            what: format!("exec {} cat {file}", node.service),
-            why: "one word was expected".to_owned(),
-        }),
-    }
+    Secret::parse(&text).map_err(|why| Error::Unreadable {
+        what: format!("exec {} cat {file}", node.service),
+        why: why.to_owned(),
+    })
 }
 
 /// The members by the names that the replica set knows them by, as one of them tells.

@@ -1,14 +1,19 @@
 //! The settings file, TOML.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use bson::Bson;
 use serde::Deserialize;
 
-use super::{ConfigError, HostName, Layer, NodeLayer, Secret, ServerUrl, parse_duration};
+use super::duration::Span;
+use super::small_file::{self, Unread};
+use super::{ClusterLabel, ConfigError, HostName, Layer, NodeLayer, Secret, ServerUrl};
+use crate::ejson;
 use crate::model::NodeName;
+
+/// A settings file is a few lines; a larger file is the wrong file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What the file may say. docs/commands.md lists it for users.
 #[derive(Debug, Default, Deserialize)]
@@ -21,51 +26,55 @@ struct Content {
     mongodb_file: Option<PathBuf>,
     timeout: Option<Span>,
     output: Option<String>,
-    cluster: Option<String>,
+    cluster: Option<ClusterLabel>,
     cluster_secret: Option<Secret>,
     cluster_secret_file: Option<PathBuf>,
     peers: Option<BTreeMap<NodeName, ServerUrl>>,
     heartbeat: Option<Span>,
-    missed_heartbeats: Option<u32>,
+    missed_heartbeats: Option<Count>,
     dwell: Option<Span>,
     assist_elections: Option<bool>,
     primary_timeout: Option<Span>,
     allow_hosts: Option<Vec<HostName>>,
 }
 
+/// A whole number, in the forms that a flag may have it in.
 #[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct Span(Duration);
+#[serde(try_from = "toml::Value")]
+struct Count(u32);
 
-impl TryFrom<String> for Span {
-    type Error = String;
+impl TryFrom<toml::Value> for Count {
+    type Error = ejson::NotACount;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        parse_duration(&text).map(Self)
+    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
+        let number = match value {
+            toml::Value::Integer(number) => Bson::Int64(number),
+            toml::Value::Float(number) => Bson::Double(number),
+            _ => return Err(ejson::NotACount),
+        };
+        let count = ejson::count(&number)?;
+        u32::try_from(count).map(Self).map_err(|_| ejson::NotACount)
     }
 }
 
 pub(super) fn read(path: &Path) -> Result<Layer, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    parse(path, &text)
+    parse(path, &text_of(path)?)
 }
 
 /// A file that does not exist says nothing.
 pub(super) fn read_if_present(path: &Path) -> Result<Layer, ConfigError> {
-    match std::fs::read_to_string(path) {
+    match text_of(path) {
         Ok(text) => parse(path, &text),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Layer::default()),
-        Err(error) => Err(unreadable(path, &error)),
+        Err(Unread::Missing(_)) => Ok(Layer::default()),
+        Err(Unread::Other(error)) => Err(error),
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError(format!("{}: {error}", path.display()))
+fn text_of(path: &Path) -> Result<String, Unread> {
+    small_file::read(path, FILE_BYTES_MAX, "settings")
 }
 
 fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
-    // Editors of some systems put a byte order mark in front.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let content: Content = toml::from_str(text).map_err(|error| located(path, text, &error))?;
     // A relative path in the file is relative to the file, not to where the command runs.
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -84,7 +93,7 @@ fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
             cluster_secret: either(content.cluster_secret, content.cluster_secret_file)?,
             peers: content.peers.map(|peers| peers.into_iter().collect()),
             heartbeat: content.heartbeat.map(|span| span.0),
-            missed_heartbeats: content.missed_heartbeats,
+            missed_heartbeats: content.missed_heartbeats.map(|count| count.0),
             dwell: content.dwell.map(|span| span.0),
             assist_elections: content.assist_elections,
             primary_timeout: content.primary_timeout.map(|span| span.0),

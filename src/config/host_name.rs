@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::ServerUrl;
+use super::text::tidied;
+use crate::text::repeated;
 
 /// The longest name that DNS has.
 const NAME_BYTES_MAX: usize = 253;
@@ -19,9 +21,9 @@ pub struct HostName(String);
 impl HostName {
     /// Reads what somebody has set.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let text = text.trim();
+        let text = tidied(text);
         let wrong = |why: &str| {
-            let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+            let shown = repeated(text);
             format!("'{shown}' is not a host name: {why}, like db.example.com")
         };
         if text.contains("//") || text.contains('/') {
@@ -39,7 +41,7 @@ impl HostName {
 
     /// The host of a header or a URL, which may have a port; `None` if it is no host.
     pub fn of_authority(text: &str) -> Option<Self> {
-        let text = text.trim();
+        let text = text.trim_ascii();
         let host = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
             Some(_) => return None,

@@ -1,13 +1,14 @@
 //! Text that must not be shown.
 
+use std::convert::Infallible;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::ConfigError;
+use super::text::tidied;
+use super::{ConfigError, small_file};
 
 /// No secret is longer than this; a larger file is the wrong file.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
@@ -18,35 +19,31 @@ const SECRET_BYTES_MAX: u64 = 64 << 10;
 pub struct Secret(String);
 
 impl Secret {
+    /// One that this program has drawn itself. What somebody gives goes through [`Secret::parse`].
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The one line of a text, wherever the text comes from: a line break at its end, or a byte order
-    /// mark in front, is not of the secret.
+    /// The one line of a text, wherever the text comes from: blanks and line breaks around it, or a
+    /// byte order mark in front, are not of the secret.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let line = tidied(text);
-        match line.contains(['\n', '\r']) {
-            true => Err("there must be one line, with one key or URI, and nothing else"),
+        if line.is_empty() {
+            return Err("it is empty, and there must be one key or URI");
+        }
+        if line.contains(['\n', '\r']) {
+            return Err("there must be one line, with one key or URI, and nothing else");
+        }
+        match line.chars().any(char::is_control) {
+            true => Err("it holds a control character, which no key and no URI has"),
             false => Ok(Self(line.to_owned())),
         }
     }
 
     /// The one line of a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let wrong = |why: &str| ConfigError(format!("{}: {why}", path.display()));
-        let mut text = String::new();
-        File::open(path)
-            .and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text))
-            .map_err(|error| wrong(&error.to_string()))?;
-        if text.len() as u64 > SECRET_BYTES_MAX {
-            return Err(wrong("the file is too large to hold one key or URI"));
-        }
-        let secret = Self::parse(&text).map_err(wrong)?;
-        match secret.0.is_empty() {
-            true => Err(wrong("the file is empty")),
-            false => Ok(secret),
-        }
+        let text = small_file::read(path, SECRET_BYTES_MAX, "one key or URI")?;
+        Self::parse(&text).map_err(|why| ConfigError(format!("{}: {why}", path.display())))
     }
 
     /// The text itself. Whoever calls this answers for where it goes.
@@ -67,12 +64,6 @@ impl TryFrom<toml::Value> for Secret {
     }
 }
 
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(...)")
@@ -85,9 +76,25 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A text without what editors and shells put around it.
-pub(super) fn tidied(text: &str) -> &str {
-    text.trim_start_matches('\u{feff}').trim()
+/// What a flag gave. It is refused only when it is used: whoever parses flags repeats a value that is
+/// refused, and this one must not be shown.
+#[derive(Debug, Clone)]
+pub struct GivenSecret(Result<Secret, &'static str>);
+
+impl GivenSecret {
+    /// The secret; the error names the flag.
+    pub fn of_flag(&self, flag: &str) -> Result<Secret, ConfigError> {
+        let secret = self.0.clone();
+        secret.map_err(|why| ConfigError(format!("{flag}: {why}")))
+    }
+}
+
+impl FromStr for GivenSecret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Secret::parse(text)))
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +109,9 @@ mod tests {
             assert_eq!(Secret::try_from(value).unwrap().expose(), "k", "{text:?}");
         }
         assert_eq!(Secret::parse("the key\n").unwrap().expose(), "the key");
-        assert!(Secret::parse("k\nl").is_err());
+        for bad in ["k\nl", "", " \n", "k\u{1b}[2J", "k\tl", "k\0"] {
+            assert!(Secret::parse(bad).is_err(), "{bad:?} was taken");
+        }
     }
 
     #[test]
@@ -110,5 +119,8 @@ mod tests {
         let secret = Secret::new("hunter2".into());
         assert!(!format!("{secret:?} {secret}").contains("hunter2"));
         assert_eq!(secret.expose(), "hunter2");
+        let given: GivenSecret = "hunter2\nhunter3".parse().unwrap();
+        let error = given.of_flag("--mongodb").unwrap_err();
+        assert!(!format!("{given:?} {error}").contains("hunter"));
     }
 }

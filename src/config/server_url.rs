@@ -5,6 +5,9 @@ use std::fmt;
 use hyper::Uri;
 use serde::Deserialize;
 
+use super::text::tidied;
+use crate::text::repeated;
+
 /// `http://host:port` or `https://host:port`, with a path in front of the node's own if a proxy
 /// wants one. Kept without a slash at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
@@ -13,7 +16,7 @@ pub struct ServerUrl(String);
 
 impl ServerUrl {
     pub fn parse(text: &str) -> Result<Self, String> {
-        let text = text.trim().trim_end_matches('/');
+        let text = tidied(text).trim_end_matches('/');
         let uri: Uri = text.parse().map_err(|_| not_a_url(text))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(not_a_url(text));
@@ -28,7 +31,9 @@ impl ServerUrl {
         }
         // A port past 65535 would count as none, and what follows '#' would end up in every path.
         let rest = authority.as_str().rsplit(']').next().unwrap_or_default();
-        let bad_port = rest.contains(':') && authority.port_u16().is_none();
+        let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = rest.split_once(':').map(|(_, port)| port);
+        let bad_port = port.is_some_and(|port| !digits(port) || authority.port_u16().is_none());
         if uri.query().is_some() || text.contains('#') || bad_port {
             return Err(not_a_url(text));
         }
@@ -68,7 +73,10 @@ impl ServerUrl {
 
 fn not_a_url(text: &str) -> String {
     // A text with '@' may hold a password: it is not repeated.
-    let shown = if text.contains('@') { "this" } else { text };
+    let shown = match text.contains('@') {
+        true => "this".to_owned(),
+        false => repeated(text),
+    };
     format!("'{shown}' is not a server URL: write http://host:port, like http://127.0.0.1:7401")
 }
 
@@ -114,6 +122,7 @@ mod tests {
             "http://a:1/?x",
             "http://a:1/#x",
             "http://a:99999",
+            "http://a:+1",
             "http://a:",
             "http://[::1]:x",
             "mongodb://a",

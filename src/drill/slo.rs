@@ -2,6 +2,8 @@
 
 use super::report::{Percentiles, Report, Run, Verdict};
 use super::stats::{self, Figure, ms, of_runs};
+use crate::config::parse_bound;
+use crate::ejson;
 
 /// The names of the checks that `loss`, `doubled` and `reordered` stand for, in each run's checks.
 pub const NOT_LOST: &str = "no acknowledged write lost";
@@ -113,11 +115,11 @@ fn parse_limit(part: &str) -> Result<Limit, String> {
         return Err(format!("'{key}' cannot be limited: one of {known}"));
     };
     let most = match measure {
-        Measure::Time(_) => parse_time(value)
+        Measure::Time(_) => parse_bound(value)
+            .map(|bound| bound.as_secs_f64() * 1_000.0)
             .ok_or_else(|| format!("{key}: '{value}' is not a time: write 300ms or 1.5s"))?,
-        Measure::Count(_) => value
-            .parse::<u32>()
-            .map(f64::from)
+        Measure::Count(_) => ejson::count_text(value)
+            .map(|count| count as f64)
             .map_err(|_| format!("{key}: '{value}' is not a number: write 0, 1, 2"))?,
         Measure::Never(_) if value == "0" => 0.0,
         Measure::Never(_) => return Err(format!("{key}: the only limit is 0")),
@@ -127,19 +129,6 @@ fn parse_limit(part: &str) -> Result<Limit, String> {
         measure: *measure,
         most,
     })
-}
-
-/// `300ms` or `1.5s` in milliseconds.
-fn parse_time(text: &str) -> Option<f64> {
-    let (number, unit_ms) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1.0),
-        None => (text.strip_suffix('s')?, 1_000.0),
-    };
-    let plain = |c: char| c.is_ascii_digit() || c == '.';
-    if !number.chars().all(plain) {
-        return None;
-    }
-    number.parse::<f64>().ok().map(|number| number * unit_ms)
 }
 
 /// A line for each limit. What was not measured is not kept.

@@ -33,6 +33,15 @@ pub fn count_text(text: &str) -> Result<i64, NotACount> {
     }
 }
 
+/// Any whole number as a flag has it, by the same rules, but up to the end of 64 bits.
+pub fn whole_text(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    match text.parse() {
+        Ok(number) if is_plain => Some(number),
+        _ => u64::try_from(count_text(text).ok()?).ok(),
+    }
+}
+
 /// The integer that a double holds exactly, if it is one.
 fn whole(number: f64) -> Option<i64> {
     // 2^53: past it doubles skip integers.

@@ -12,7 +12,7 @@ mod read;
 mod types;
 mod write;
 
-pub use count::{EXPECTED as COUNT, NotACount, count, count_text};
+pub use count::{EXPECTED as COUNT, NotACount, count, count_text, whole_text};
 pub use read::{Fault, Item, object, reply, values};
 pub use write::{Fields, Format, Json};
 

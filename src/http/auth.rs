@@ -1,11 +1,17 @@
 //! Who may ask: API keys, in the places where clients of the Data API put them.
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 use super::error::Problem;
+use super::headers::only;
+use crate::config::tidied_bytes;
 use crate::model::Failure;
+
+/// Header names are the same in small and capital letters.
+const API_KEY: HeaderName = HeaderName::from_static("apikey");
+const API_KEY_HYPHENED: HeaderName = HeaderName::from_static("api-key");
 
 /// The API keys that this node takes. It holds only their hashes, so that no message and no dump
 /// of it can show a key.
@@ -20,7 +26,7 @@ impl ApiKeys {
     /// Checks the credentials of a request: a bearer token, else an API key, else what we do not
     /// take. The first that is there decides.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        if let Some(key) = presented(headers) {
+        if let Some(key) = presented(headers)? {
             return match self.holds(key) {
                 true => Ok(()),
                 false => Err(Failure::WrongCredentials.into()),
@@ -45,26 +51,21 @@ impl ApiKeys {
     }
 }
 
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| bearer(value.as_bytes()));
-    let header = |name| {
-        headers
-            .get(name)
-            .map(|value: &axum::http::HeaderValue| value.as_bytes())
-    };
-    bearer
-        .or_else(|| header("apiKey"))
-        .or_else(|| header("api-key"))
+/// The key that counts, in the form in which a key is read from a file.
+fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Failure> {
+    let header = |name| only(headers, name).map(|value| value.map(HeaderValue::as_bytes));
+    let keys = [
+        header(&AUTHORIZATION)?.and_then(bearer),
+        header(&API_KEY)?,
+        header(&API_KEY_HYPHENED)?,
+    ];
+    Ok(keys.into_iter().flatten().next().map(tidied_bytes))
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer ";
     let (scheme, token) = value.split_at_checked(SCHEME.len())?;
-    scheme
-        .eq_ignore_ascii_case(SCHEME)
-        .then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(SCHEME).then_some(token)
 }
 
 fn hash(key: impl AsRef<[u8]>) -> [u8; 32] {
@@ -103,6 +104,13 @@ mod tests {
         let bad_bearer = ("Authorization", "Bearer x");
         assert_eq!(check(&[bad_bearer, ("apiKey", "first")]), wrong);
         assert_eq!(check(&[("apiKey", "x"), ("api-key", "first")]), wrong);
+        for twice in ["apiKey", "api-key", "Authorization"] {
+            let twice = check(&[(twice, "Bearer first"), (twice, "Bearer first")]);
+            assert!(
+                matches!(twice, Err(Problem::Failure(Failure::Invalid(_)))),
+                "{twice:?}"
+            );
+        }
         for key in ["", "firs", "first2", "First"] {
             assert_eq!(check(&[("apiKey", key)]), wrong, "{key:?}");
         }

@@ -47,7 +47,7 @@ impl From<Failure> for Problem {
 }
 
 impl Problem {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Failure(failure) => status_of(failure),
             Self::UnsupportedCredentials(_) | Self::UnprovenBody => StatusCode::UNAUTHORIZED,
@@ -62,7 +62,7 @@ impl Problem {
     }
 
     /// The `error_code` of the body, for programs.
-    fn code(&self) -> &str {
+    pub(super) fn code(&self) -> &str {
         match self {
             Self::Failure(failure) => code_of(failure),
             Self::UnsupportedCredentials(_) | Self::UnprovenBody => "InvalidSession",
@@ -191,4 +191,54 @@ fn reply(status: StatusCode, error: &str, error_code: &str, mongodb_code: Option
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
+}
+
+/// Problems of every kind, for tests of what is said about them.
+#[cfg(test)]
+pub(super) mod examples {
+    use super::*;
+
+    /// One of each kind. Whoever adds a kind is led here by the compiler, through [`after`].
+    pub fn all() -> Vec<Problem> {
+        std::iter::successors(Some(Problem::BrokenBody), after).collect()
+    }
+
+    /// The next kind.
+    fn after(problem: &Problem) -> Option<Problem> {
+        let text = String::new;
+        Some(match problem {
+            Problem::BrokenBody => Problem::SlowBody,
+            Problem::SlowBody => Problem::WrongHost(text()),
+            Problem::WrongHost(_) => Problem::ForeignPage(text()),
+            Problem::ForeignPage(_) => Problem::UnsupportedMediaType(text()),
+            Problem::UnsupportedMediaType(_) => Problem::MethodNotAllowed,
+            Problem::MethodNotAllowed => Problem::NotFound(text()),
+            Problem::NotFound(_) => Problem::UnprovenBody,
+            Problem::UnprovenBody => Problem::UnsupportedCredentials("a JWT"),
+            Problem::UnsupportedCredentials(_) => Failure::Invalid(text()).into(),
+            Problem::Failure(failure) => after_failure(failure)?.into(),
+        })
+    }
+
+    fn after_failure(failure: &Failure) -> Option<Failure> {
+        let text = String::new;
+        Some(match failure {
+            Failure::Invalid(_) => Failure::TooLarge(text()),
+            Failure::TooLarge(_) => Failure::NoCredentials,
+            Failure::NoCredentials => Failure::WrongCredentials,
+            Failure::WrongCredentials => Failure::IdReused,
+            Failure::IdReused => Failure::Busy,
+            Failure::Busy => Failure::NoCoordinator,
+            Failure::NoCoordinator => Failure::Unavailable(text()),
+            Failure::Unavailable(_) => Failure::Unknown,
+            Failure::Unknown => Failure::Stale(text()),
+            Failure::Stale(_) => Failure::LogFault(text()),
+            Failure::LogFault(_) => Failure::ReadRefused {
+                code: 2,
+                name: "BadValue".into(),
+                message: text(),
+            },
+            Failure::ReadRefused { .. } => return None,
+        })
+    }
 }

@@ -77,18 +77,27 @@ pub fn passed_on(headers: &HeaderMap, id: Option<&RequestId>, shows_stamp: bool)
 }
 
 /// The one value of a header. Two would leave open which counts.
-fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Failure> {
+pub(super) fn only<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h HeaderValue>, Failure> {
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
+    let value = values.next();
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(Failure::Invalid(format!(
+            "the header {name} is there twice"
+        ))),
+    }
+}
+
+/// The same as text.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Failure> {
+    let Some(value) = only(headers, name)? else {
         return Ok(None);
     };
-    if values.next().is_some() {
-        return Err(Failure::Invalid(format!(
-            "the header {name} is there twice"
-        )));
-    }
     match value.to_str() {
-        Ok(text) => Ok(Some(text.trim())),
+        Ok(text) => Ok(Some(text.trim_ascii())),
         Err(_) => Err(Failure::Invalid(format!(
             "the header {name} holds characters other than visible ASCII"
         ))),
@@ -187,7 +196,7 @@ fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
             "the body must not be compressed; send it without Content-Encoding".into(),
         ));
     }
-    let Some(value) = headers.get(CONTENT_TYPE) else {
+    let Some(value) = only(headers, &CONTENT_TYPE)? else {
         return Ok(());
     };
     let media = value.to_str().map_or("", essence);

@@ -1,5 +1,6 @@
 //! `GET /log?from=<position>&limit=<count>`: the log's documents, for `drumline log` and auditors.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,6 +14,7 @@ use super::error::Problem;
 use super::headers::RequestHeaders;
 use super::router::App;
 use crate::budget::Budget;
+use crate::ejson;
 use crate::model::limits::{
     LOG_LOOKS_MAX, LOG_LOOKS_WAITING_MAX, LOG_REPLY_BYTES_MAX, LOG_WAIT_MAX,
 };
@@ -108,9 +110,13 @@ impl Drop for Here {
 
 fn range(query: &str) -> Result<(Position, i64), Failure> {
     let (mut from, mut limit) = (1, LIMIT_DEFAULT);
+    let mut named = BTreeSet::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let number = value.parse::<i64>().ok().filter(|number| *number >= 1);
+        if !named.insert(name) {
+            return Err(Failure::Invalid(format!("'{name}' is there twice")));
+        }
+        let number = ejson::count_text(value).ok().filter(|number| *number >= 1);
         let wrong = || Failure::Invalid(format!("'{name}' must be a whole number from 1 on"));
         match name {
             "from" => from = number.ok_or_else(wrong)?,
@@ -160,6 +166,9 @@ mod tests {
             "from",
             "limit=-1",
             "to=3",
+            "from=+5",
+            "from=05",
+            "from=1&from=2",
             "from=99999999999999999999",
         ] {
             assert!(range(bad).is_err(), "{bad} was taken");

@@ -136,12 +136,14 @@ async fn method_not_allowed() -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use serde_json::Value;
 
     use crate::http::action::Action;
+    use crate::http::error::{Problem, examples};
     use crate::http::headers;
+    use crate::model::Failure;
     use crate::model::limits::{FIND_DOCUMENTS_DEFAULT, FIND_DOCUMENTS_MAX, INSERT_DOCUMENTS_MAX};
 
     fn description() -> Value {
@@ -166,6 +168,56 @@ mod tests {
             description["paths"].as_object().unwrap().len(),
             Action::ALL.len() + 5
         );
+    }
+
+    /// What an operation says that it answers, without success.
+    fn refusals(description: &Value, path: &str, method: &str) -> BTreeSet<String> {
+        let responses = &description["paths"][path][method]["responses"];
+        let statuses = responses.as_object().unwrap().keys().cloned();
+        statuses.filter(|status| !status.starts_with('2')).collect()
+    }
+
+    #[test]
+    fn the_description_has_every_refusal_with_its_codes() {
+        let description = description();
+        let problems = examples::all();
+        let mut told: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        for problem in &problems {
+            let codes = told
+                .entry(problem.status().as_str().to_owned())
+                .or_default();
+            // MongoDB has names of its own.
+            if !matches!(problem, Problem::Failure(Failure::ReadRefused { .. })) {
+                codes.insert(problem.code());
+            }
+        }
+        let responses = &description["components"]["responses"];
+        for (status, codes) in &told {
+            let described = responses[status]["x-error-codes"].as_array();
+            let described = described.unwrap_or_else(|| panic!("{status} is missing"));
+            let described: BTreeSet<_> = described.iter().filter_map(Value::as_str).collect();
+            assert_eq!(&described, codes, "{status}");
+        }
+        // Those that no operation of the description can have: 405 is for other methods.
+        let of_actions = told
+            .keys()
+            .filter(|status| !["405", "421"].contains(&status.as_str()));
+        for action in Action::ALL {
+            let path = format!("/action/{}", action.name());
+            // A read has no request id.
+            let own = |status: &&String| !action.is_read() || *status != "422";
+            let expected: BTreeSet<_> = of_actions.clone().filter(own).cloned().collect();
+            assert_eq!(refusals(&description, &path, "post"), expected, "{path}");
+        }
+        for path in ["/status", "/metrics", "/livez", "/readyz", "/openapi.json"] {
+            let refusals = refusals(&description, path, "get");
+            assert!(
+                ["403", "421"]
+                    .iter()
+                    .all(|status| refusals.contains(*status)),
+                "{path}"
+            );
+        }
     }
 
     #[test]

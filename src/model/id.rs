@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use crate::text::repeated;
+
 /// An identifier that does not have the form it must have; the text says which form that is.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -41,7 +43,7 @@ impl RequestId {
     /// Takes an id bare, or quoted as the IETF draft of `Idempotency-Key` writes it; both name the same
     /// request, in a header and on the command line.
     pub fn read(text: &str) -> Result<Self, InvalidId> {
-        let text = text.trim();
+        let text = text.trim_ascii();
         let quoted = text
             .strip_prefix('"')
             .and_then(|text| text.strip_suffix('"'));
@@ -155,7 +157,8 @@ impl Namespace {
         check_collection(collection)?;
         if database.len() + 1 + collection.len() > NAMESPACE_BYTES_MAX {
             return Err(InvalidId(format!(
-                "'{database}.{collection}' is longer than {NAMESPACE_BYTES_MAX} bytes"
+                "'{}' is longer than {NAMESPACE_BYTES_MAX} bytes",
+                repeated(&format!("{database}.{collection}"))
             )));
         }
         Ok(Self {
@@ -168,7 +171,8 @@ impl Namespace {
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         let (database, collection) = text.split_once('.').ok_or_else(|| {
             InvalidId(format!(
-                "'{text}' is not a namespace: write database.collection, like shop.orders"
+                "'{}' is not a namespace: write database.collection, like shop.orders",
+                repeated(text)
             ))
         })?;
         Self::new(database, collection)
@@ -192,14 +196,15 @@ impl fmt::Display for Namespace {
 fn check_database(name: &str) -> Result<(), InvalidId> {
     if name.is_empty() || name.len() > DATABASE_BYTES_MAX {
         return Err(InvalidId(format!(
-            "a database name is 1 to {DATABASE_BYTES_MAX} bytes long, '{name}' is not"
+            "a database name is 1 to {DATABASE_BYTES_MAX} bytes long, '{}' is not",
+            repeated(name)
         )));
     }
     let banned = |c: char| matches!(c, '/' | '\\' | '.' | ' ' | '"' | '$' | '\0');
     match name.chars().find(|c| banned(*c)) {
         Some(c) => Err(InvalidId(format!(
             "a database name cannot hold {c:?}, '{}' does",
-            name.escape_debug()
+            repeated(name)
         ))),
         None => Ok(()),
     }
@@ -221,7 +226,7 @@ fn check_collection(name: &str) -> Result<(), InvalidId> {
     };
     Err(InvalidId(format!(
         "the collection name '{}' {why}",
-        name.escape_debug()
+        repeated(name)
     )))
 }
 

@@ -3,7 +3,7 @@
 mod arguments;
 mod clock;
 mod output;
-mod server;
+pub mod server;
 mod status;
 mod terminal;
 mod tries;

@@ -52,7 +52,7 @@ fn complaints(tree: &Tree) -> Vec<String> {
         }
         if module != "config" && has_any(&code, &["env::var(", "env::var_os(", "env::vars("]) {
             found.push(format!(
-                "{path} reads the environment: only config may; use config::env"
+                "{path} reads the environment: only config may; use config::setting"
             ));
         }
         let lines = text.lines().count();

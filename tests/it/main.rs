@@ -42,3 +42,4 @@ mod status;
 mod takeover;
 mod types;
 mod up;
+mod ways_in;

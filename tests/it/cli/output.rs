@@ -210,7 +210,13 @@ fn variables_that_are_read() -> BTreeSet<String> {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap_or_default();
-            for call in ["env(\"", "secret(\"", "user_dir(\"", "user_folder(\""] {
+            for call in [
+                "setting(\"",
+                "env_path(\"",
+                "from_variable(\"",
+                "user_dir(\"",
+                "user_folder(\"",
+            ] {
                 for after in text.split(call).skip(1) {
                     names.insert(after.split('"').next().unwrap().to_owned());
                 }

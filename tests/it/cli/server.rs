@@ -158,7 +158,7 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
             break;
         }
         let (name, value) = line.split_once(':')?;
-        headers.insert(name.to_lowercase(), value.trim().to_owned());
+        headers.insert(name.to_lowercase(), value.trim_ascii().to_owned());
     }
     let length = headers
         .get("content-length")
@@ -174,5 +174,5 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
 
 fn read_line(reader: &mut BufReader<&TcpStream>) -> Option<String> {
     let mut line = String::new();
-    (reader.read_line(&mut line).ok()? > 0).then(|| line.trim_end().to_owned())
+    (reader.read_line(&mut line).ok()? > 0).then(|| line.trim_ascii_end().to_owned())
 }

@@ -1,7 +1,7 @@
 //! What a person sees in a terminal of 80 columns.
 
 use super::server::{Reply, Server};
-use crate::support::{Sandbox, on_terminal};
+use crate::support::{Cluster, Sandbox, on_terminal};
 
 const ID: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
 const DOCUMENT: &str = r#"{"_id": {"$binary": {"base64": "a6e4EJ2tEdGAtADAT9QwyA==", "subType": "04"}},
@@ -152,4 +152,16 @@ fn the_log_fits() {
         "{shown}"
     );
     assert!(lines[4].ends_with('…'), "{shown}");
+}
+
+#[test]
+fn a_cluster_that_nobody_named_is_told() {
+    let sandbox = Cluster::shared().sandbox();
+    let told = "in the cluster 'test', the only one that runs";
+    let line = "drumline delete terminal.c '{}'";
+    assert!(on_terminal(sandbox, line).stdout.contains(told));
+    let named = format!("{line} --name test");
+    assert!(!on_terminal(sandbox, &named).stdout.contains(told));
+    let piped = sandbox.ok(&["delete", "terminal.c", "{}"]);
+    assert_eq!(piped.stderr, "", "a program has no use for it");
 }

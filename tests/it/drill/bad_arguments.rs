@@ -109,12 +109,20 @@ fn every_bound_is_kept_and_told() {
     for (arguments, why, told) in [
         (
             ["--runs", "1001"].as_slice(),
-            "1..=1000",
+            "from 1 to 1000",
             "`--runs` | 1,000",
         ),
-        (&["--seconds", "1801"], "1..=1800", "`--seconds` | 1,800"),
-        (&["--clients", "1001"], "1..=1000", "`--clients` | 1,000"),
-        (&["--rate", "20001"], "1..=20000", "`--rate` | 20,000"),
+        (
+            &["--seconds", "1801"],
+            "from 1 to 1800",
+            "`--seconds` | 1,800",
+        ),
+        (
+            &["--clients", "1001"],
+            "from 1 to 1000",
+            "`--clients` | 1,000",
+        ),
+        (&["--rate", "20001"], "from 1 to 20000", "`--rate` | 20,000"),
         (
             &["--runs", "1000", "--seconds", "37"],
             "--runs times --seconds is 36000 at most",

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::process::Command;
 
-use drumline::config::env;
+use drumline::config::env_path;
 use drumline::drill::report::{Confirmed, Report, Run};
 
 use rustix::process::Signal;
@@ -237,7 +237,7 @@ fn a_cut_that_nobody_lived_to_take_back_is_swept() {
 
 /// Says that this machine cannot cut a member off; with `DRUMLINE_REQUIRE_CUT=1` that fails the test.
 fn skipped(why: &str) {
-    let required = env("DRUMLINE_REQUIRE_CUT").is_some();
+    let required = env_path("DRUMLINE_REQUIRE_CUT").is_some();
     assert!(!required, "DRUMLINE_REQUIRE_CUT is set, but {why}");
     // Not by `eprintln!`: a skipped test must not look like one that passed.
     let _ = writeln!(io::stderr(), "skipped, nothing can be cut here: {why}");

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use bson::doc;
-use drumline::config::env;
+use drumline::config::env_path;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -109,7 +109,7 @@ impl Compose {
         });
         let stand_ins = match stand_ins {
             Ok(stand_ins) => stand_ins,
-            Err(why) if env("DRUMLINE_REQUIRE_DOCKER").is_some() => {
+            Err(why) if env_path("DRUMLINE_REQUIRE_DOCKER").is_some() => {
                 panic!("DRUMLINE_REQUIRE_DOCKER is set, but {why}");
             }
             Err(why) => {

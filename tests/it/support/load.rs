@@ -99,6 +99,8 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     /// A client's pause after each request.
     pace: Duration,
+    /// How long a client tries for an answer.
+    patience: Duration,
 }
 
 impl Load {
@@ -112,12 +114,19 @@ impl Load {
             namespace: Namespace::parse(namespace).unwrap(),
             stop: Arc::default(),
             pace: Duration::ZERO,
+            patience: Duration::from_secs(8),
         }
     }
 
     /// The same load with this pause after each of a client's requests.
     pub fn paced(mut self, pace: Duration) -> Self {
         self.pace = pace;
+        self
+    }
+
+    /// The same load with clients that try this long for an answer.
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -158,7 +167,7 @@ impl Load {
         let servers = self.servers.len();
         self.servers
             .rotate_left(usize::try_from(number).unwrap() % servers);
-        let client = self.client(Duration::from_secs(8));
+        let client = self.client(self.patience);
         let clock = Clock::default();
         let mut records = Vec::new();
         let mut step = 0;

@@ -84,5 +84,7 @@ pub async fn eventually<T>(why: &str, mut condition: impl AsyncFnMut() -> Option
 
 /// A number from the environment, for runs that are longer than usual or are to be repeated.
 pub fn setting(name: &str, default: u64) -> u64 {
-    drumline::config::env(name).map_or(default, |value| value.parse().unwrap())
+    drumline::config::setting(name)
+        .unwrap()
+        .map_or(default, |value| value.parse().unwrap())
 }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use drumline::config::env;
+use drumline::config::env_path;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
@@ -57,8 +57,8 @@ impl StandIns {
 }
 
 fn cache() -> Result<PathBuf, String> {
-    let home = || env("HOME").map(|home| Path::new(&home).join(".cache"));
-    let user = env("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    let home = || env_path("HOME").map(|home| Path::new(&home).join(".cache"));
+    let user = env_path("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     let folder = user.ok_or("HOME is not set")?.join("drumline/stand-in");
     fs::create_dir_all(&folder).unwrap();
     Ok(folder)
