@@ -14,7 +14,7 @@ use super::event::Event;
 use super::folder::Folder;
 use super::follow::text_of;
 use super::frame::{FileEntry, Reader};
-use super::manifest::{Base, Manifest, Mark, Segment, Time};
+use super::manifest::{Base, Mark, Segment, Time};
 use super::scan::{Lead, catalog_of};
 use crate::model::hex;
 
@@ -55,8 +55,8 @@ impl fmt::Display for Mark {
 }
 
 /// What can be restored, one window a base.
-pub fn windows(manifest: &Manifest) -> Vec<Window> {
-    let whole = manifest.bases.iter().filter(|base| base.is_whole());
+pub fn windows(bases: &[Base]) -> Vec<Window> {
+    let whole = bases.iter().filter(|base| base.is_whole());
     let windows = whole.filter_map(|base| {
         Some(Window {
             base: base.number,
@@ -71,17 +71,16 @@ pub fn windows(manifest: &Manifest) -> Vec<Window> {
 pub fn list(folder: &Path) -> Result<Vec<Document>, Error> {
     let (folder, manifest) = Folder::to_read(folder)?;
     let mut rows = Vec::new();
-    for base in &manifest.bases {
+    let bases = folder.bases(&manifest)?;
+    for base in &bases {
         let segments = folder.segments(base)?;
-        let files = base
-            .files
-            .iter()
-            .chain(segments.iter().map(|segment| &segment.file));
-        let bytes: u64 = files.map(|file| file.bytes).sum();
+        let files = base.files.all(folder.path())?;
+        let all = segments.iter().map(|segment| &segment.file).chain(&files);
+        let bytes: u64 = all.map(|file| file.bytes).sum();
         let count = |documents: u64| i64::try_from(documents).unwrap_or(i64::MAX);
-        let documents = base.files.iter().map(|file| file.documents).sum();
+        let documents = files.iter().map(|file| file.documents).sum();
         let events = segments.iter().map(|segment| segment.file.documents).sum();
-        let window = windows(&manifest)
+        let window = windows(&bases)
             .into_iter()
             .find(|window| window.base == base.number);
         let left_out = base.left_out.iter().map(ToString::to_string);
@@ -114,7 +113,7 @@ pub struct Verified {
 pub fn verify(folder: &Path, report: Report<'_>) -> Result<Verified, Error> {
     let (folder, manifest) = Folder::to_read(folder)?;
     let mut verified = Verified::default();
-    for base in &manifest.bases {
+    for base in &folder.bases(&manifest)? {
         let proof = prove(&folder, base, &Point::End, report)?;
         verified.bases += 1;
         verified.files += proof.files;
@@ -181,7 +180,7 @@ pub fn prove(
         let unread = |uuid: &Uuid, _: &mut _| hex(uuid) != left_out.uuid;
         proof.catalog.collections.retain(unread);
     }
-    for file in &base.files {
+    for file in &base.files.all(folder.path())? {
         prove_documents(folder, file, &mut proof)?;
         report(&format!("{} is whole", file.name));
     }

@@ -13,6 +13,7 @@ mod event;
 mod folder;
 mod follow;
 mod frame;
+mod list;
 mod manifest;
 mod options;
 mod patience;

@@ -80,7 +80,8 @@ impl Plan {
         report: Report<'_>,
     ) -> Result<Self, Error> {
         let (folder, manifest) = Folder::to_read(folder)?;
-        let windows = windows(&manifest);
+        let bases = folder.bases(&manifest)?;
+        let windows = windows(&bases);
         let Some(last) = windows.last() else {
             return Err(Error::Folder(format!(
                 "the backup in {} is not finished: `drumline backup` goes on with it",
@@ -101,13 +102,9 @@ impl Plan {
                 can.join(", and ")
             )));
         };
-        let base = manifest
-            .bases
-            .iter()
-            .find(|base| base.number == window.base);
-        let base = base
-            .ok_or_else(|| Error::damaged("the manifest", "a base is missing"))?
-            .clone();
+        let base = bases.iter().find(|base| base.number == window.base);
+        let base = base.ok_or_else(|| Error::damaged("the manifest", "a base is missing"))?;
+        let base = base.clone();
         report(&format!(
             "the files of base {} are read and proven",
             base.number
@@ -222,7 +219,7 @@ async fn base_documents(
     replay: &mut Replay<'_>,
     report: Report<'_>,
 ) -> Result<(), Error> {
-    for file in &base.files {
+    for file in &base.files.all(folder.path())? {
         let mut reader = Reader::open(folder.path(), file)?;
         while let Some(mut frame) = reader.frame()? {
             let Some(lead) = frame.document()?.map(Lead::read).transpose()? else {

@@ -104,7 +104,7 @@ fn bad_backups_targets_and_points_are_refused_and_nothing_is_changed() {
     }
     let manifest = backup.folder.join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, text.replace("\"format\": 1", "\"format\": 9")).unwrap();
+    fs::write(&manifest, text.replace("\"format\":2", "\"format\":9")).unwrap();
     refused(&target.run(folder, &[]), 1, "is damaged");
     refused(&backup.run(&[]), 1, "is damaged");
     fs::write(&manifest, "{\"format\": 9}").unwrap();
