@@ -133,15 +133,36 @@ pub enum Point {
     Position(i64),
     /// After the last change that was made by this time, in milliseconds since 1970.
     Wall(i64),
+    /// After the changes of this cluster time.
+    Cluster(Time),
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {}", self.name())
+    }
 }
 
 impl Point {
+    /// In words.
+    pub fn name(&self) -> String {
+        match self {
+            Self::End => "the end".to_owned(),
+            Self::Position(at) => format!("position {at}"),
+            Self::Wall(at) => text_of(*at),
+            Self::Cluster(at) => format!("cluster time {at}"),
+        }
+    }
+
     /// Whether a base reaches it.
     pub const fn is_in(&self, window: &Window) -> bool {
         match self {
             Self::End => true,
             Self::Position(at) => window.first.position <= *at && *at <= window.last.position,
             Self::Wall(at) => window.first.wall <= *at && *at <= window.last.wall,
+            Self::Cluster(Time(seconds, _)) => {
+                window.first.time.0 <= *seconds && *seconds <= window.last.time.0
+            }
         }
     }
 }
@@ -331,6 +352,7 @@ impl Walk {
             match self.point {
                 Point::Position(at) if at <= self.least.position => self.reached = true,
                 Point::Wall(at) if group.mark.wall > at => self.reached = true,
+                Point::Cluster(at) if group.mark.time > at => self.reached = true,
                 _ => {}
             }
             if self.reached {

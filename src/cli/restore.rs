@@ -69,21 +69,29 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         }
         let what = format!("{} collections as of {}", plan.collections(), plan.mark());
         if args.dry_run {
-            let obstacle = plan.obstacle();
+            let obstacle = plan.obstacle(args.drop);
             if let Some(obstacle) = &obstacle {
                 say(obstacle);
             }
             say(&format!("would restore {what}; nothing was changed"));
-            return Ok(match obstacle.is_some() && !args.drop {
+            return Ok(match obstacle.is_some() {
                 true => Exit::Failed,
                 false => Exit::Ok,
             });
         }
-        say(&format!("restores {what}"));
-        if args.drop && !plan.occupied.is_empty() && !args.yes {
+        if let Some(obstacle) = plan.obstacle(args.drop) {
+            return Err(failed(Error::Target(obstacle)));
+        }
+        let how = if plan.goes_on {
+            "goes on to restore"
+        } else {
+            "restores"
+        };
+        say(&format!("{how} {what}"));
+        if args.drop && !plan.goes_on && !plan.occupied.is_empty() && !args.yes {
             confirm(&plan.occupied)?;
         }
-        let restored = backup::restore(plan, args.drop, &target, &say);
+        let restored = backup::restore(&plan, args.drop, &target, &say);
         let restored = restored.await.map_err(failed)?;
         say(&format!(
             "restored {} as of {}: counts and sums of all collections were read back and agree",

@@ -33,6 +33,7 @@ mod refill;
 mod repair;
 mod reply;
 mod schema;
+mod serving;
 mod statement;
 mod stored;
 mod survey;

@@ -3,6 +3,7 @@
 
 mod dump;
 mod faults;
+mod interrupted;
 mod little;
 mod other_program;
 mod updates;

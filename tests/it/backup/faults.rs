@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use super::{Backup, Target, files_in, uri_file};
 use crate::support::{Cluster, Outcome, SMALL};
 
-async fn insert(cluster: &Cluster, from: i32, count: i32) {
+pub(super) async fn insert(cluster: &Cluster, from: i32, count: i32) {
     let client = Client::with_uri_str(&cluster.info.mongodb_uri)
         .await
         .unwrap();
@@ -19,7 +19,7 @@ async fn insert(cluster: &Cluster, from: i32, count: i32) {
 }
 
 #[track_caller]
-fn refused(outcome: &Outcome, status: i32, why: &str) {
+pub(super) fn refused(outcome: &Outcome, status: i32, why: &str) {
     assert_eq!(outcome.status, status, "{outcome:#?}");
     assert!(outcome.stderr.contains(why), "'{why}' in {outcome:#?}");
 }
