@@ -9,8 +9,9 @@ use bson::{Document, doc};
 
 use super::Report;
 use super::catalog::{Catalog, Span, Uuid};
+use super::cut::Cut;
 use super::error::Error;
-use super::event::Event;
+use super::event::{Event, LogEntry};
 use super::folder::Folder;
 use super::follow::text_of;
 use super::frame::{FileEntry, Reader};
@@ -133,6 +134,8 @@ pub enum Point {
     Position(i64),
     /// After the last change that was made by this time, in milliseconds since 1970.
     Wall(i64),
+    /// After the request with this stamp, also within a batch.
+    Stamp(i64),
     /// After the changes of this cluster time.
     Cluster(Time),
 }
@@ -150,6 +153,7 @@ impl Point {
             Self::End => "the end".to_owned(),
             Self::Position(at) => format!("position {at}"),
             Self::Wall(at) => text_of(*at),
+            Self::Stamp(at) => format!("stamp {at}"),
             Self::Cluster(at) => format!("cluster time {at}"),
         }
     }
@@ -160,6 +164,7 @@ impl Point {
             Self::End => true,
             Self::Position(at) => window.first.position <= *at && *at <= window.last.position,
             Self::Wall(at) => window.first.wall <= *at && *at <= window.last.wall,
+            Self::Stamp(at) => window.first.stamp <= *at && *at <= window.last.stamp,
             Self::Cluster(Time(seconds, _)) => {
                 window.first.time.0 <= *seconds && *seconds <= window.last.time.0
             }
@@ -173,8 +178,10 @@ pub struct Proof {
     /// The catalogue at the point.
     pub catalog: Catalog,
     pub spans: BTreeMap<Uuid, Span>,
-    /// The point: everything up to its time belongs to it.
+    /// The point: everything up to its time belongs to it, but for what is cut off.
     pub mark: Mark,
+    /// The batch at that time, if the point lies within it.
+    pub cut: Option<Cut>,
     pub files: u64,
     pub bytes: u64,
     pub documents: u64,
@@ -192,6 +199,7 @@ pub fn prove(
         catalog: catalog_of(folder, base)?,
         spans: BTreeMap::new(),
         mark: base.window.unwrap_or(base.end),
+        cut: None,
         files: 1,
         bytes: base.catalog.bytes,
         documents: 0,
@@ -212,7 +220,29 @@ pub fn prove(
     }
     walk.end_group(&mut proof)?;
     walk.end(base, &mut proof)?;
+    if let (true, Point::Stamp(at)) = (walk.is_within, point) {
+        let cut = Cut::make(&transaction(folder, base, proof.mark.time)?, *at)?;
+        (proof.mark.position, proof.mark.stamp) = (cut.position, cut.stamp);
+        proof.cut = Some(cut);
+    }
     Ok(proof)
+}
+
+/// The changes of one cluster time. They are all in one segment.
+fn transaction(folder: &Folder, base: &Base, time: Time) -> Result<Vec<Vec<u8>>, Error> {
+    let mut all = Vec::new();
+    let segments = folder.segments(base)?.into_iter();
+    for segment in segments.filter(|one| one.first <= time && time <= one.last) {
+        let mut reader = Reader::open(folder.path(), &segment.file)?;
+        while let Some(mut frame) = reader.frame()? {
+            while let Some(document) = frame.document()? {
+                if Event::read(document)?.time == time {
+                    all.push(document.to_vec());
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Reads a file of the base.
@@ -283,6 +313,8 @@ struct Walk {
     /// Everything up to there belongs to every point.
     least: Mark,
     reached: bool,
+    /// The point lies within the last batch that belongs to it.
+    is_within: bool,
     /// The log's last position.
     position: Option<i64>,
     group: Group,
@@ -292,7 +324,8 @@ struct Walk {
 #[derive(Default)]
 struct Group {
     mark: Mark,
-    has: Option<(i64, i64)>,
+    /// The position and the first and last stamp of the batch that they are.
+    has: Option<LogEntry>,
     /// Those that change the catalogue.
     changes: Vec<Vec<u8>>,
 }
@@ -302,6 +335,7 @@ impl Walk {
         let least = base.window.unwrap_or_default();
         Self {
             reached: false,
+            is_within: false,
             point,
             least,
             position: None,
@@ -318,14 +352,15 @@ impl Walk {
             self.group.mark.time = event.time;
         }
         self.group.mark.wall = self.group.mark.wall.max(event.wall);
-        if let Some((position, stamp)) = event.log_entry() {
+        if let Some(entry) = event.log_entry() {
+            let position = entry.position;
             if self.position.is_some_and(|last| position != last + 1) {
                 let why =
                     format!("position {position} of the log does not follow on the one before");
                 return Err(Error::damaged("the events", why));
             }
             self.position = Some(position);
-            self.group.has = Some((position, stamp));
+            self.group.has = Some(entry);
         }
         if !event.is_of_document() {
             self.group.changes.push(bytes.to_vec());
@@ -351,6 +386,10 @@ impl Walk {
         if !early {
             match self.point {
                 Point::Position(at) if at <= self.least.position => self.reached = true,
+                Point::Stamp(at) if at <= self.least.stamp => self.reached = true,
+                Point::Stamp(at) if group.has.is_some_and(|has| has.first > at) => {
+                    self.reached = true;
+                }
                 Point::Wall(at) if group.mark.wall > at => self.reached = true,
                 Point::Cluster(at) if group.mark.time > at => self.reached = true,
                 _ => {}
@@ -365,9 +404,13 @@ impl Walk {
         if !early {
             proof.mark.time = group.mark.time;
             proof.mark.wall = proof.mark.wall.max(group.mark.wall);
-            if let Some((position, stamp)) = group.has {
-                (proof.mark.position, proof.mark.stamp) = (position, stamp);
+            if let Some(LogEntry { position, last, .. }) = group.has {
+                (proof.mark.position, proof.mark.stamp) = (position, last);
                 self.reached |= self.point == Point::Position(position);
+                if let Point::Stamp(at) = self.point {
+                    self.is_within = at < last;
+                    self.reached |= at <= last;
+                }
             }
         }
         Ok(())

@@ -51,8 +51,11 @@ impl Folder {
             path: path.to_owned(),
             _lock: Some(lock(path)?),
         };
-        let manifest = folder.load()?;
+        let mut manifest = folder.load()?;
         folder.sweep(manifest.as_ref())?;
+        if let Some(manifest) = manifest.as_mut().filter(|one| !one.gone.is_empty()) {
+            folder.take_out_gone(manifest)?;
+        }
         Ok((folder, manifest))
     }
 
@@ -142,6 +145,42 @@ impl Folder {
         Ok(all)
     }
 
+    /// The files of these bases that are there, with their lengths.
+    pub fn files_of(&self, bases: &[u32]) -> Result<Vec<(PathBuf, u64)>, Error> {
+        self.ours(|base, _| bases.contains(&base))
+    }
+
+    /// Takes out the files of the bases that the manifest calls gone, and what it says of them.
+    pub fn take_out_gone(&self, manifest: &mut Manifest) -> Result<(), Error> {
+        let older = manifest.older.as_ref().map(|older| older.name.as_str());
+        let is_old = |name: &str| name.contains("-o") && Some(name) != older;
+        let files = self.ours(|base, name| {
+            (manifest.gone.contains(&base) && Some(name) != older) || is_old(name)
+        })?;
+        for (path, _) in files {
+            fs::remove_file(&path).map_err(Error::io("delete", &path))?;
+        }
+        manifest.gone.clear();
+        self.save(manifest)
+    }
+
+    /// The files of ours, by base and name, with their lengths.
+    fn ours(&self, wanted: impl Fn(u32, &str) -> bool) -> Result<Vec<(PathBuf, u64)>, Error> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(Error::io("read", &self.path))? {
+            let entry = entry.map_err(Error::io("read", &self.path))?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if base_in(name).is_some_and(|base| wanted(base, name)) {
+                let bytes = entry.metadata().map(|file| file.len());
+                let path = entry.path();
+                let bytes = bytes.map_err(Error::io("read", &path))?;
+                all.push((path, bytes));
+            }
+        }
+        Ok(all)
+    }
+
     /// Takes out what a run that was killed has left. It may have begun the next file of each kind
     /// and no other: so it is not looked for in all of the folder.
     fn sweep(&self, manifest: Option<&Manifest>) -> Result<(), Error> {
@@ -184,15 +223,17 @@ pub fn catalog_name(base: u32) -> String {
 }
 
 fn is_ours(name: &str) -> bool {
-    let parts = name
-        .strip_suffix(SUFFIX)
-        .and_then(|name| name.strip_prefix('b'));
-    let parts = parts.and_then(|name| name.split_once('-'));
+    base_in(name).is_some()
+}
+
+/// The base that a file of ours is of, by its name.
+fn base_in(name: &str) -> Option<u32> {
+    let name = name.strip_suffix(SUFFIX)?.strip_prefix('b')?;
+    let (base, rest) = name.split_once('-')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    parts.is_some_and(|(base, rest)| {
-        let number = rest.strip_prefix(['f', 's', 'd', 'c', 'o']);
-        digits(base) && (rest == "catalog" || number.is_some_and(digits))
-    })
+    let number = rest.strip_prefix(['f', 's', 'd', 'c', 'o']);
+    let is_ours = digits(base) && (rest == "catalog" || number.is_some_and(digits));
+    base.parse().ok().filter(|_| is_ours)
 }
 
 /// A folder that holds other things is no place for a backup.

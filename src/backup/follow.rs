@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Report;
 use super::error::Error;
-use super::event::{Event, is_left_out, kept};
+use super::event::{Event, LogEntry, is_left_out, kept};
 use super::folder::{Folder, name_of};
 use super::frame::Writer;
 use super::manifest::{Base, Manifest, Mark, Segment, Time};
@@ -172,9 +172,9 @@ impl<'a> Follower<'a> {
         let is_in_base = event.time <= self.begin;
         let left_out = event.is_of_document() && is_left_out(event.database, event.collection);
         if !is_in_base && !left_out {
-            if let Some((position, stamp)) = event.log_entry() {
+            if let Some(LogEntry { position, last, .. }) = event.log_entry() {
                 self.check_position(position)?;
-                (self.last.position, self.last.stamp) = (position, stamp);
+                (self.last.position, self.last.stamp) = (position, last);
                 self.position = Some(position);
             }
             let open = match &mut self.open {

@@ -27,6 +27,8 @@ pub struct Manifest {
     pub older: Option<FileEntry>,
     /// The last base, which grows; absent before the first.
     pub base: Option<Base>,
+    /// Bases that were taken out, and whose files may still be there.
+    pub gone: Vec<u32>,
     /// SHA-256 of this file as it is with an empty text here.
     pub sha256: String,
 }
@@ -296,6 +298,7 @@ pub(super) mod tests {
                 token: Some("82".into()),
                 end: mark(8),
             }),
+            gone: Vec::new(),
             sha256: String::new(),
         }
     }

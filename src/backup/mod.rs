@@ -8,6 +8,7 @@
 
 mod catalog;
 mod check;
+mod cut;
 mod diff;
 mod error;
 mod event;
@@ -20,6 +21,7 @@ mod note;
 mod options;
 mod patience;
 mod plan;
+mod prune;
 mod raw;
 mod replay;
 mod restore;
@@ -31,6 +33,7 @@ pub use check::{Point, Verified, Window, list, verify, windows};
 pub use error::Error;
 pub use manifest::{LeftOut, Mark, Time};
 pub use plan::Plan;
+pub use prune::{Keep, Pruned, prune};
 pub use restore::{Restored, restore};
 pub use run::{Ran, Settings, run};
 

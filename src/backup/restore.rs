@@ -213,10 +213,20 @@ impl Work<'_> {
                 break;
             }
             let mut reader = Reader::open(folder.path(), &segment.file)?;
+            // A transaction is in one segment as a whole.
+            let mut number = 0;
             while let Some(mut frame) = reader.frame()? {
                 while let Some(document) = frame.document()? {
                     let event = Event::read(document)?;
-                    if event.time <= proof.mark.time {
+                    let cut = proof.cut.as_ref().filter(|cut| cut.time == event.time);
+                    let event = match cut {
+                        Some(cut) => {
+                            number += 1;
+                            cut.at(number - 1, document).map(Event::read).transpose()?
+                        }
+                        None => Some(event).filter(|event| event.time <= proof.mark.time),
+                    };
+                    if let Some(event) = event {
                         replay.event(&event).await?;
                     }
                 }

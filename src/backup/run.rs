@@ -66,6 +66,7 @@ async fn open(settings: &Settings, source: &Source) -> Result<(Folder, Manifest)
         olders: 0,
         older: None,
         base: None,
+        gone: Vec::new(),
         sha256: String::new(),
     });
     if !manifest.set.is(&set) {

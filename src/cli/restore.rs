@@ -28,6 +28,14 @@ pub struct Args {
     /// Stop after the last change that was made by this time, like 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", conflicts_with = "to_position", value_parser = parse_time)]
     to_time: Option<i64>,
+    /// Stop after the request with this stamp, also within a batch
+    #[arg(
+        long,
+        value_name = "STAMP",
+        conflicts_with_all = ["to_position", "to_time"],
+        value_parser = clap::value_parser!(i64).range(0..)
+    )]
+    to_stamp: Option<i64>,
     /// Drop every database of the replica set first
     #[arg(long)]
     drop: bool,
@@ -51,10 +59,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let settings = args.remote.settings()?;
     let uri = route::mongodb(&args.remote, &settings)?;
     let format = Format::choose(&settings)?;
-    let point = match (args.to_position, args.to_time) {
-        (Some(position), _) => Point::Position(position),
-        (None, Some(time)) => Point::Wall(time),
-        (None, None) => Point::End,
+    let point = match (args.to_position, args.to_time, args.to_stamp) {
+        (Some(position), ..) => Point::Position(position),
+        (_, Some(time), _) => Point::Wall(time),
+        (.., Some(stamp)) => Point::Stamp(stamp),
+        _ => Point::End,
     };
     block_on(async move {
         let target = Source::connect(uri.expose()).await.map_err(Error::from);

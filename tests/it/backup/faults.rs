@@ -194,4 +194,26 @@ fn a_log_that_goes_back_is_told_and_a_new_base_stands_beside() {
     assert_eq!(listed.stdout.lines().count(), 2, "{listed:#?}");
     let restored = target.ok(backup.folder(), &[]);
     assert_eq!(restored["collections"][1]["documents"], 3, "{restored}");
+    // The old base may go; the new one is all that is needed.
+    let prune = |more: &[&str]| {
+        let arguments = ["backup", "prune", backup.folder()];
+        cluster.sandbox().run(&[&arguments[..], more].concat())
+    };
+    refused(&prune(&[]), 2, "--keep-hours");
+    refused(&prune(&["--keep-bases", "0"]), 2, "1 or more");
+    refused(
+        &prune(&["--keep-bases", "1", "--dry-run"]),
+        0,
+        "nothing was taken out",
+    );
+    assert!(backup.files("b0001-") > 0);
+    let hours = prune(&["--keep-bases", "1", "--keep-hours", "1"]);
+    assert!(hours.stdout.contains(r#""bases":[]"#), "{hours:#?}");
+    let pruned = prune(&["--keep-bases", "1"]);
+    assert!(pruned.stdout.contains(r#""bases":[1]"#), "{pruned:#?}");
+    assert_eq!(backup.files("b0001-"), 0);
+    backup.ok(&[]);
+    backup.verify();
+    let restored = target.ok(backup.folder(), &[]);
+    assert_eq!(restored["collections"][1]["documents"], 3, "{restored}");
 }
