@@ -9,12 +9,13 @@ use bson::{Document, doc};
 
 use super::Report;
 use super::catalog::{Catalog, Span, Uuid};
+use super::cut::Cut;
 use super::error::Error;
-use super::event::Event;
+use super::event::{Event, LogEntry};
 use super::folder::Folder;
 use super::follow::text_of;
 use super::frame::{FileEntry, Reader};
-use super::manifest::{Base, Manifest, Mark, Segment, Time};
+use super::manifest::{Base, Mark, Segment, Time};
 use super::scan::{Lead, catalog_of};
 use crate::model::hex;
 
@@ -55,8 +56,8 @@ impl fmt::Display for Mark {
 }
 
 /// What can be restored, one window a base.
-pub fn windows(manifest: &Manifest) -> Vec<Window> {
-    let whole = manifest.bases.iter().filter(|base| base.is_whole());
+pub fn windows(bases: &[Base]) -> Vec<Window> {
+    let whole = bases.iter().filter(|base| base.is_whole());
     let windows = whole.filter_map(|base| {
         Some(Window {
             base: base.number,
@@ -71,17 +72,16 @@ pub fn windows(manifest: &Manifest) -> Vec<Window> {
 pub fn list(folder: &Path) -> Result<Vec<Document>, Error> {
     let (folder, manifest) = Folder::to_read(folder)?;
     let mut rows = Vec::new();
-    for base in &manifest.bases {
+    let bases = folder.bases(&manifest)?;
+    for base in &bases {
         let segments = folder.segments(base)?;
-        let files = base
-            .files
-            .iter()
-            .chain(segments.iter().map(|segment| &segment.file));
-        let bytes: u64 = files.map(|file| file.bytes).sum();
+        let files = base.files.all(folder.path())?;
+        let all = segments.iter().map(|segment| &segment.file).chain(&files);
+        let bytes: u64 = all.map(|file| file.bytes).sum();
         let count = |documents: u64| i64::try_from(documents).unwrap_or(i64::MAX);
-        let documents = base.files.iter().map(|file| file.documents).sum();
+        let documents = files.iter().map(|file| file.documents).sum();
         let events = segments.iter().map(|segment| segment.file.documents).sum();
-        let window = windows(&manifest)
+        let window = windows(&bases)
             .into_iter()
             .find(|window| window.base == base.number);
         let left_out = base.left_out.iter().map(ToString::to_string);
@@ -114,7 +114,7 @@ pub struct Verified {
 pub fn verify(folder: &Path, report: Report<'_>) -> Result<Verified, Error> {
     let (folder, manifest) = Folder::to_read(folder)?;
     let mut verified = Verified::default();
-    for base in &manifest.bases {
+    for base in &folder.bases(&manifest)? {
         let proof = prove(&folder, base, &Point::End, report)?;
         verified.bases += 1;
         verified.files += proof.files;
@@ -134,15 +134,40 @@ pub enum Point {
     Position(i64),
     /// After the last change that was made by this time, in milliseconds since 1970.
     Wall(i64),
+    /// After the request with this stamp, also within a batch.
+    Stamp(i64),
+    /// After the changes of this cluster time.
+    Cluster(Time),
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {}", self.name())
+    }
 }
 
 impl Point {
+    /// In words.
+    pub fn name(&self) -> String {
+        match self {
+            Self::End => "the end".to_owned(),
+            Self::Position(at) => format!("position {at}"),
+            Self::Wall(at) => text_of(*at),
+            Self::Stamp(at) => format!("stamp {at}"),
+            Self::Cluster(at) => format!("cluster time {at}"),
+        }
+    }
+
     /// Whether a base reaches it.
     pub const fn is_in(&self, window: &Window) -> bool {
         match self {
             Self::End => true,
             Self::Position(at) => window.first.position <= *at && *at <= window.last.position,
             Self::Wall(at) => window.first.wall <= *at && *at <= window.last.wall,
+            Self::Stamp(at) => window.first.stamp <= *at && *at <= window.last.stamp,
+            Self::Cluster(Time(seconds, _)) => {
+                window.first.time.0 <= *seconds && *seconds <= window.last.time.0
+            }
         }
     }
 }
@@ -153,8 +178,10 @@ pub struct Proof {
     /// The catalogue at the point.
     pub catalog: Catalog,
     pub spans: BTreeMap<Uuid, Span>,
-    /// The point: everything up to its time belongs to it.
+    /// The point: everything up to its time belongs to it, but for what is cut off.
     pub mark: Mark,
+    /// The batch at that time, if the point lies within it.
+    pub cut: Option<Cut>,
     pub files: u64,
     pub bytes: u64,
     pub documents: u64,
@@ -172,6 +199,7 @@ pub fn prove(
         catalog: catalog_of(folder, base)?,
         spans: BTreeMap::new(),
         mark: base.window.unwrap_or(base.end),
+        cut: None,
         files: 1,
         bytes: base.catalog.bytes,
         documents: 0,
@@ -181,7 +209,7 @@ pub fn prove(
         let unread = |uuid: &Uuid, _: &mut _| hex(uuid) != left_out.uuid;
         proof.catalog.collections.retain(unread);
     }
-    for file in &base.files {
+    for file in &base.files.all(folder.path())? {
         prove_documents(folder, file, &mut proof)?;
         report(&format!("{} is whole", file.name));
     }
@@ -192,7 +220,29 @@ pub fn prove(
     }
     walk.end_group(&mut proof)?;
     walk.end(base, &mut proof)?;
+    if let (true, Point::Stamp(at)) = (walk.is_within, point) {
+        let cut = Cut::make(&transaction(folder, base, proof.mark.time)?, *at)?;
+        (proof.mark.position, proof.mark.stamp) = (cut.position, cut.stamp);
+        proof.cut = Some(cut);
+    }
     Ok(proof)
+}
+
+/// The changes of one cluster time. They are all in one segment.
+fn transaction(folder: &Folder, base: &Base, time: Time) -> Result<Vec<Vec<u8>>, Error> {
+    let mut all = Vec::new();
+    let segments = folder.segments(base)?.into_iter();
+    for segment in segments.filter(|one| one.first <= time && time <= one.last) {
+        let mut reader = Reader::open(folder.path(), &segment.file)?;
+        while let Some(mut frame) = reader.frame()? {
+            while let Some(document) = frame.document()? {
+                if Event::read(document)?.time == time {
+                    all.push(document.to_vec());
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Reads a file of the base.
@@ -263,6 +313,8 @@ struct Walk {
     /// Everything up to there belongs to every point.
     least: Mark,
     reached: bool,
+    /// The point lies within the last batch that belongs to it.
+    is_within: bool,
     /// The log's last position.
     position: Option<i64>,
     group: Group,
@@ -272,7 +324,8 @@ struct Walk {
 #[derive(Default)]
 struct Group {
     mark: Mark,
-    has: Option<(i64, i64)>,
+    /// The position and the first and last stamp of the batch that they are.
+    has: Option<LogEntry>,
     /// Those that change the catalogue.
     changes: Vec<Vec<u8>>,
 }
@@ -282,6 +335,7 @@ impl Walk {
         let least = base.window.unwrap_or_default();
         Self {
             reached: false,
+            is_within: false,
             point,
             least,
             position: None,
@@ -298,14 +352,15 @@ impl Walk {
             self.group.mark.time = event.time;
         }
         self.group.mark.wall = self.group.mark.wall.max(event.wall);
-        if let Some((position, stamp)) = event.log_entry() {
+        if let Some(entry) = event.log_entry() {
+            let position = entry.position;
             if self.position.is_some_and(|last| position != last + 1) {
                 let why =
                     format!("position {position} of the log does not follow on the one before");
                 return Err(Error::damaged("the events", why));
             }
             self.position = Some(position);
-            self.group.has = Some((position, stamp));
+            self.group.has = Some(entry);
         }
         if !event.is_of_document() {
             self.group.changes.push(bytes.to_vec());
@@ -331,7 +386,12 @@ impl Walk {
         if !early {
             match self.point {
                 Point::Position(at) if at <= self.least.position => self.reached = true,
+                Point::Stamp(at) if at <= self.least.stamp => self.reached = true,
+                Point::Stamp(at) if group.has.is_some_and(|has| has.first > at) => {
+                    self.reached = true;
+                }
                 Point::Wall(at) if group.mark.wall > at => self.reached = true,
+                Point::Cluster(at) if group.mark.time > at => self.reached = true,
                 _ => {}
             }
             if self.reached {
@@ -344,9 +404,13 @@ impl Walk {
         if !early {
             proof.mark.time = group.mark.time;
             proof.mark.wall = proof.mark.wall.max(group.mark.wall);
-            if let Some((position, stamp)) = group.has {
-                (proof.mark.position, proof.mark.stamp) = (position, stamp);
+            if let Some(LogEntry { position, last, .. }) = group.has {
+                (proof.mark.position, proof.mark.stamp) = (position, last);
                 self.reached |= self.point == Point::Position(position);
+                if let Point::Stamp(at) = self.point {
+                    self.is_within = at < last;
+                    self.reached |= at <= last;
+                }
             }
         }
         Ok(())

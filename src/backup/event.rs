@@ -29,6 +29,14 @@ pub enum Kind {
     Nothing,
 }
 
+/// A document of the log: its position, and the counters of its first and last stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEntry {
+    pub position: i64,
+    pub first: i64,
+    pub last: i64,
+}
+
 /// One change.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'a> {
@@ -118,15 +126,19 @@ impl<'a> Event<'a> {
         raw::find(self.bytes, "operationDescription")?.document()
     }
 
-    /// The position and the last stamp's counter, if this is the log's next document.
-    pub fn log_entry(&self) -> Option<(i64, i64)> {
+    /// Where it stands, if this is the log's next document.
+    pub fn log_entry(&self) -> Option<LogEntry> {
         if self.kind != Kind::Insert || self.database != OWN || self.collection != OWN_KEPT {
             return None;
         }
         let document = self.document().ok()?;
         raw::find(document, "kind")?;
-        let position = raw::find(document, "_id")?.integer()?;
-        Some((position, raw::find(document, "last")?.integer()?))
+        let number = |name| raw::find(document, name)?.integer();
+        Some(LogEntry {
+            position: number("_id")?,
+            first: number("first")?,
+            last: number("last")?,
+        })
     }
 
     fn part<T>(&self, part: Option<T>) -> Result<T, Error> {
@@ -167,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_change_is_read() {
-        let log = doc! {"_id": 12_i64, "last": 30_i64, "kind": "batch"};
+        let log = doc! {"_id": 12_i64, "first": 28_i64, "last": 30_i64, "kind": "batch"};
         let bytes = event(doc! {"operationType": "insert", "fullDocument": log});
         let kept = kept(&bytes).unwrap();
         let read = Event::read(&kept).unwrap();
@@ -175,7 +187,12 @@ mod tests {
             (read.kind, read.time, read.wall),
             (Kind::Insert, Time(5, 2), 5_000)
         );
-        assert_eq!(read.log_entry(), Some((12, 30)));
+        let entry = LogEntry {
+            position: 12,
+            first: 28,
+            last: 30,
+        };
+        assert_eq!(read.log_entry(), Some(entry));
         assert!(raw::find(&kept, "_id").is_none());
         let diff = doc! {"$v": 2, "diff": {"u": {"a": 1}}};
         let bytes = event(doc! {

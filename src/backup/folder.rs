@@ -1,6 +1,5 @@
 //! The folder of a backup: its lock, its manifest, what a run that was killed has left in it.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -10,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::error::Error;
 use super::frame::{Reader, Writer};
+use super::list;
 use super::manifest::{self, Base, Manifest, Segment};
 
 const LOCK: &str = "lock";
@@ -51,8 +51,11 @@ impl Folder {
             path: path.to_owned(),
             _lock: Some(lock(path)?),
         };
-        let manifest = folder.load()?;
+        let mut manifest = folder.load()?;
         folder.sweep(manifest.as_ref())?;
+        if let Some(manifest) = manifest.as_mut().filter(|one| !one.gone.is_empty()) {
+            folder.take_out_gone(manifest)?;
+        }
         Ok((folder, manifest))
     }
 
@@ -87,38 +90,48 @@ impl Folder {
         write().map_err(Error::io("write", &draft))
     }
 
-    /// Moves the segments that stand in the manifest into a chapter, if there are many.
-    pub fn make_chapter(&self, base: &mut Base) -> Result<(), Error> {
-        if base.segments.len() < manifest::SEGMENTS_MAX {
-            return Ok(());
+    /// All bases, the oldest first.
+    pub fn bases(&self, manifest: &Manifest) -> Result<Vec<Base>, Error> {
+        let mut all = Vec::new();
+        if let Some(older) = &manifest.older {
+            let mut reader = Reader::open(&self.path, older)?;
+            while let Some(mut frame) = reader.frame()? {
+                while let Some(document) = frame.document()? {
+                    let base = bson::deserialize_from_slice(document);
+                    all.push(
+                        base.map_err(|_| {
+                            Error::damaged(&older.name, "it is not what was written")
+                        })?,
+                    );
+                }
+            }
         }
-        let name = name_of(base.number, 'c', base.chapters.len() + 1);
-        let mut writer = Writer::create(&self.path, name)?;
-        for segment in base.segments.drain(..) {
-            let document = bson::serialize_to_vec(&segment);
-            let document =
-                document.map_err(|error| Error::damaged("a segment", error.to_string()))?;
-            writer.push(&document)?;
-        }
-        base.chapters.push(writer.finish()?);
+        all.extend(manifest.base.clone());
+        Ok(all)
+    }
+
+    /// Has these be the bases, of which only the last one grows. It counts when the manifest is saved.
+    pub fn set_bases(&self, manifest: &mut Manifest, mut all: Vec<Base>) -> Result<(), Error> {
+        let last = all.pop();
+        manifest.older = match all.is_empty() {
+            true => None,
+            false => {
+                manifest.olders += 1;
+                let number = last.as_ref().map_or(0, |base| base.number);
+                let mut writer = Writer::create(&self.path, name_of(number, 'o', manifest.olders))?;
+                for base in &all {
+                    writer.push(&list::bytes(base)?)?;
+                }
+                Some(writer.finish()?)
+            }
+        };
+        manifest.base = last;
         Ok(())
     }
 
     /// All segments of a base, in order. Refuses those that do not follow on one another.
     pub fn segments(&self, base: &Base) -> Result<Vec<Segment>, Error> {
-        let mut all = Vec::new();
-        for chapter in &base.chapters {
-            let mut reader = Reader::open(&self.path, chapter)?;
-            while let Some(mut frame) = reader.frame()? {
-                while let Some(document) = frame.document()? {
-                    let segment = bson::deserialize_from_slice(document);
-                    all.push(segment.map_err(|_| {
-                        Error::damaged(&chapter.name, "it is not what was written")
-                    })?);
-                }
-            }
-        }
-        all.extend(base.segments.iter().cloned());
+        let all = base.segments.all(&self.path)?;
         for pair in all.windows(2) {
             if let [before, after] = pair
                 && after.first <= before.last
@@ -132,33 +145,74 @@ impl Folder {
         Ok(all)
     }
 
-    /// Takes out the files that no manifest names: a run that was killed has left them.
-    fn sweep(&self, manifest: Option<&Manifest>) -> Result<(), Error> {
-        let mut named = BTreeSet::new();
-        for base in manifest.iter().flat_map(|manifest| &manifest.bases) {
-            let entries = std::iter::once(&base.catalog)
-                .chain(&base.files)
-                .chain(&base.chapters);
-            named.extend(entries.map(|entry| entry.name.clone()));
-            named.extend(
-                self.segments(base)?
-                    .into_iter()
-                    .map(|segment| segment.file.name),
-            );
+    /// The files of these bases that are there, with their lengths.
+    pub fn files_of(&self, bases: &[u32]) -> Result<Vec<(PathBuf, u64)>, Error> {
+        self.ours(|base, _| bases.contains(&base))
+    }
+
+    /// Takes out the files of the bases that the manifest calls gone, and what it says of them.
+    pub fn take_out_gone(&self, manifest: &mut Manifest) -> Result<(), Error> {
+        let older = manifest.older.as_ref().map(|older| older.name.as_str());
+        let is_old = |name: &str| name.contains("-o") && Some(name) != older;
+        let files = self.ours(|base, name| {
+            (manifest.gone.contains(&base) && Some(name) != older) || is_old(name)
+        })?;
+        for (path, _) in files {
+            fs::remove_file(&path).map_err(Error::io("delete", &path))?;
         }
+        manifest.gone.clear();
+        self.save(manifest)
+    }
+
+    /// The files of ours, by base and name, with their lengths.
+    fn ours(&self, wanted: impl Fn(u32, &str) -> bool) -> Result<Vec<(PathBuf, u64)>, Error> {
+        let mut all = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(Error::io("read", &self.path))? {
             let entry = entry.map_err(Error::io("read", &self.path))?;
             let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
-            if name == DRAFT || (is_ours(name) && !named.contains(name)) {
-                fs::remove_file(entry.path()).map_err(Error::io("delete", &entry.path()))?;
+            if base_in(name).is_some_and(|base| wanted(base, name)) {
+                let bytes = entry.metadata().map(|file| file.len());
+                let path = entry.path();
+                let bytes = bytes.map_err(Error::io("read", &path))?;
+                all.push((path, bytes));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Takes out what a run that was killed has left. It may have begun the next file of each kind
+    /// and no other: so it is not looked for in all of the folder.
+    fn sweep(&self, manifest: Option<&Manifest>) -> Result<(), Error> {
+        let base = manifest.and_then(|manifest| manifest.base.as_ref());
+        let number = base.map_or(0, |base| base.number);
+        let olders = manifest.map_or(0, |manifest| manifest.olders);
+        let mut left = vec![DRAFT.to_owned(), catalog_name(number + 1)];
+        left.extend([number, number + 1].map(|base| name_of(base, 'o', olders + 1)));
+        if let Some(base) = base {
+            let next = [
+                ('f', base.files.count),
+                ('d', base.files.chapters()),
+                ('s', base.segments.count),
+                ('c', base.segments.chapters()),
+            ];
+            left.extend(next.map(|(kind, count)| name_of(number, kind, count + 1)));
+        }
+        for name in left {
+            let path = self.path.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io("delete", &path)(error));
+                }
+                _ => {}
             }
         }
         Ok(())
     }
 }
 
-/// The name of a file: `f` of documents, `s` of events, `c` of segments.
+/// The name of a file: `f` of documents, `s` of events, `d` and `c` of the chapters of both, `o` of older
+/// bases.
 pub fn name_of(base: u32, kind: char, number: usize) -> String {
     format!("b{base:04}-{kind}{number:06}{SUFFIX}")
 }
@@ -169,15 +223,17 @@ pub fn catalog_name(base: u32) -> String {
 }
 
 fn is_ours(name: &str) -> bool {
-    let parts = name
-        .strip_suffix(SUFFIX)
-        .and_then(|name| name.strip_prefix('b'));
-    let parts = parts.and_then(|name| name.split_once('-'));
+    base_in(name).is_some()
+}
+
+/// The base that a file of ours is of, by its name.
+fn base_in(name: &str) -> Option<u32> {
+    let name = name.strip_suffix(SUFFIX)?.strip_prefix('b')?;
+    let (base, rest) = name.split_once('-')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    parts.is_some_and(|(base, rest)| {
-        let number = rest.strip_prefix(['f', 's', 'c']);
-        digits(base) && (rest == "catalog" || number.is_some_and(digits))
-    })
+    let number = rest.strip_prefix(['f', 's', 'd', 'c', 'o']);
+    let is_ours = digits(base) && (rest == "catalog" || number.is_some_and(digits));
+    base.parse().ok().filter(|_| is_ours)
 }
 
 /// A folder that holds other things is no place for a backup.
@@ -292,6 +348,9 @@ pub(super) mod tests {
             "manifest.json.new",
             "notes.txt",
             "b1-x.dlb",
+            "b0001-c000001.dlb",
+            "b0001-d000001.dlb",
+            "b0002-o000001.dlb",
         ];
         for name in names {
             fs::write(place.path().join(name), "x").unwrap();
@@ -318,27 +377,43 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn many_segments_move_into_a_chapter_and_are_read_from_it() {
+    fn many_segments_and_bases_are_read_as_they_were_written() {
         let place = Temporary::new();
         let (folder, _) = Folder::to_write(place.path()).unwrap();
-        let mut base = manifest().bases.remove(0);
-        let template = base.segments.remove(0);
+        let mut manifest = manifest();
+        let base = manifest.base.as_mut().unwrap();
+        let template = base.segments.recent[0].clone();
+        base.segments = list::List::default();
         let mut expected = Vec::new();
         for number in 1..=300_u32 {
             let mut segment = template.clone();
             segment.file = file(&name_of(1, 's', usize::try_from(number).unwrap()));
             (segment.first, segment.last) = ((number, 1).into(), (number, 5).into());
-            base.segments.push(segment.clone());
+            let name = |chapter| name_of(1, 'c', chapter);
+            base.segments
+                .push(segment.clone(), place.path(), name)
+                .unwrap();
             expected.push(segment);
-            folder.make_chapter(&mut base).unwrap();
         }
-        assert_eq!(
-            (base.chapters.len(), base.segments.len()),
-            (2, 300 - 2 * 128)
-        );
-        assert_eq!(folder.segments(&base).unwrap(), expected);
-        base.segments.swap(0, 1);
-        let told = folder.segments(&base).unwrap_err().to_string();
+        assert_eq!(folder.segments(base).unwrap(), expected);
+        let mut swapped = base.clone();
+        swapped.segments.recent.swap(0, 1);
+        let told = folder.segments(&swapped).unwrap_err().to_string();
         assert!(told.contains("does not follow"), "{told}");
+        let mut bases = vec![base.clone(), base.clone(), base.clone()];
+        bases[1].number = 2;
+        bases[2].number = 3;
+        folder.set_bases(&mut manifest, bases.clone()).unwrap();
+        assert_eq!(folder.bases(&manifest).unwrap(), bases);
+        assert_eq!(manifest.base.as_ref().unwrap().number, 3);
+        // What a killed run may have begun is what the next one sweeps.
+        folder.save(&manifest).unwrap();
+        drop(folder);
+        Folder::to_write(place.path()).unwrap();
+        assert_eq!(
+            fs::read_dir(place.path()).unwrap().count(),
+            2 + 1 + 74,
+            "lock, manifest, older bases, chapters"
+        );
     }
 }

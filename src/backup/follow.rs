@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Report;
 use super::error::Error;
-use super::event::{Event, is_left_out, kept};
+use super::event::{Event, LogEntry, is_left_out, kept};
 use super::folder::{Folder, name_of};
 use super::frame::Writer;
 use super::manifest::{Base, Manifest, Mark, Segment, Time};
@@ -172,16 +172,16 @@ impl<'a> Follower<'a> {
         let is_in_base = event.time <= self.begin;
         let left_out = event.is_of_document() && is_left_out(event.database, event.collection);
         if !is_in_base && !left_out {
-            if let Some((position, stamp)) = event.log_entry() {
+            if let Some(LogEntry { position, last, .. }) = event.log_entry() {
                 self.check_position(position)?;
-                (self.last.position, self.last.stamp) = (position, stamp);
+                (self.last.position, self.last.stamp) = (position, last);
                 self.position = Some(position);
             }
             let open = match &mut self.open {
                 Some(open) => open,
                 None => {
-                    let base = manifest.bases.last();
-                    let number = base.map_or(1, next_segment);
+                    let base = manifest.base.as_ref();
+                    let number = base.map_or(1, |base| base.segments.count + 1);
                     let name = name_of(base.map_or(1, |base| base.number), 's', number);
                     let writer = Writer::create(folder.path(), name)?;
                     self.open.insert(Open {
@@ -223,19 +223,21 @@ impl<'a> Follower<'a> {
 
     /// Ends the segment, and has the manifest name it. Gives its number of events.
     fn end(&mut self, folder: &Folder, manifest: &mut Manifest) -> Result<u64, Error> {
-        let Some(base) = manifest.bases.last_mut() else {
+        let Some(base) = &mut manifest.base else {
             return Ok(0);
         };
         let (mut events, last) = (0, self.last);
         if let Some(Open { writer, first }) = self.open.take() {
             events = writer.documents();
-            folder.make_chapter(base)?;
-            base.segments.push(Segment {
+            let segment = Segment {
                 file: writer.finish()?,
                 first,
                 last: last.time,
                 end: last,
-            });
+            };
+            let number = base.number;
+            let name = |chapter| name_of(number, 'c', chapter);
+            base.segments.push(segment, folder.path(), name)?;
         } else if base.is_whole() && !is_worth_saving(&base.end, &last) {
             return Ok(0);
         }
@@ -248,7 +250,7 @@ impl<'a> Follower<'a> {
     /// Has the manifest say how far was read, also if nothing had happened: a point in time up to
     /// there can be restored.
     pub fn save_end(&self, folder: &Folder, manifest: &mut Manifest) -> Result<(), Error> {
-        let Some(base) = manifest.bases.last_mut() else {
+        let Some(base) = &mut manifest.base else {
             return Ok(());
         };
         if base.end == self.last {
@@ -286,10 +288,6 @@ const TOKEN_AGE_MAX: u32 = 600;
 
 fn is_worth_saving(saved: &Mark, last: &Mark) -> bool {
     last.time.0.saturating_sub(saved.time.0) >= TOKEN_AGE_MAX
-}
-
-fn next_segment(base: &Base) -> usize {
-    base.chapters.len() * super::manifest::SEGMENTS_MAX + base.segments.len() + 1
 }
 
 /// A time for people.

@@ -6,24 +6,29 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
 use super::frame::FileEntry;
+use super::list::List;
 use crate::model::hex;
 
 /// The form of the folder that this version writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The manifest's name in the folder.
 pub const NAME: &str = "manifest.json";
-/// So many segments stand in the manifest itself; then they move into a file of their own, a
-/// chapter, so that a run rewrites little.
-pub const SEGMENTS_MAX: usize = 128;
 
-/// Everything that a backup holds.
+/// What leads to everything that a backup holds. It is small, however much that is: every run
+/// reads and replaces it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     pub format: u32,
     pub set: Set,
-    /// One beside the other. Only the last one grows.
-    pub bases: Vec<Base>,
+    /// How many files of older bases there have been.
+    pub olders: usize,
+    /// The bases that do not grow any more, in a file of their own; absent if there are none.
+    pub older: Option<FileEntry>,
+    /// The last base, which grows; absent before the first.
+    pub base: Option<Base>,
+    /// Bases that were taken out, and whose files may still be there.
+    pub gone: Vec<u32>,
     /// SHA-256 of this file as it is with an empty text here.
     pub sha256: String,
 }
@@ -59,10 +64,9 @@ pub struct Base {
     pub window: Option<Mark>,
     /// Collections, options, indexes and views as they were found.
     pub catalog: FileEntry,
-    pub files: Vec<FileEntry>,
-    /// Older segments, so many a file.
-    pub chapters: Vec<FileEntry>,
-    pub segments: Vec<Segment>,
+    /// The files of documents.
+    pub files: List<FileEntry>,
+    pub segments: List<Segment>,
     /// What is not in the base, and why.
     pub left_out: Vec<LeftOut>,
     /// The stream goes on after this token; `None` before its first event.
@@ -199,12 +203,16 @@ impl Manifest {
         let damaged = |why: &str| Error::damaged(NAME, why);
         let read = serde_json::from_slice::<Self>(bytes);
         if let Ok(AnyFormat { format }) = serde_json::from_slice(bytes)
-            && format > FORMAT
+            && format != FORMAT
             && read.is_err()
         {
+            let what = match format > FORMAT {
+                true => "use the version that wrote it, or a newer one",
+                false => "use the version that wrote it, or begin a backup in another folder",
+            };
             return Err(Error::Folder(format!(
-                "the backup has the format {format}, and this version of drumline knows formats up \
-                 to {FORMAT}: use the version that wrote it, or a newer one"
+                "the backup has the format {format}, and this version of drumline knows the format \
+                 {FORMAT}: {what}"
             )));
         }
         let manifest = read.map_err(|_| damaged("it is not what was written"))?;
@@ -226,7 +234,7 @@ impl Manifest {
 }
 
 fn text(manifest: &Manifest) -> Result<String, Error> {
-    let text = serde_json::to_string_pretty(manifest);
+    let text = serde_json::to_string(manifest);
     let text = text.map_err(|error| Error::damaged(NAME, error.to_string()))?;
     Ok(text + "\n")
 }
@@ -234,6 +242,7 @@ fn text(manifest: &Manifest) -> Result<String, Error> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::backup::list::RECENT_MAX;
 
     pub fn file(name: &str) -> FileEntry {
         FileEntry {
@@ -242,6 +251,14 @@ pub(super) mod tests {
             raw_bytes: 0,
             documents: 0,
             sha256: "00".into(),
+        }
+    }
+
+    fn list<T>(item: T) -> List<T> {
+        List {
+            count: 1,
+            chapter: None,
+            recent: vec![item],
         }
     }
 
@@ -258,20 +275,21 @@ pub(super) mod tests {
                 name: "rs".into(),
                 id: Some("0a".into()),
             },
-            bases: vec![Base {
+            olders: 0,
+            older: None,
+            base: Some(Base {
                 number: 1,
                 from: Time(5, 1),
                 scan: None,
                 window: Some(mark(6)),
                 catalog: file("b0001-catalog.dlb"),
-                files: vec![file("b0001-f000001.dlb")],
-                chapters: Vec::new(),
-                segments: vec![Segment {
+                files: list(file("b0001-f000001.dlb")),
+                segments: list(Segment {
                     file: file("b0001-s000001.dlb"),
                     first: Time(6, 2),
                     last: Time(8, 1),
                     end: mark(8),
-                }],
+                }),
                 left_out: vec![LeftOut {
                     namespace: "a.b".into(),
                     uuid: "00".into(),
@@ -279,7 +297,8 @@ pub(super) mod tests {
                 }],
                 token: Some("82".into()),
                 end: mark(8),
-            }],
+            }),
+            gone: Vec::new(),
             sha256: String::new(),
         }
     }
@@ -288,7 +307,7 @@ pub(super) mod tests {
     fn a_manifest_is_read_as_it_was_written() {
         let text = manifest().to_text().unwrap();
         let read = Manifest::from_text(text.as_bytes()).unwrap();
-        assert_eq!(read.bases, manifest().bases);
+        assert_eq!(read.base, manifest().base);
         assert_eq!(read.to_text().unwrap(), text, "and written as it was read");
     }
 
@@ -306,10 +325,48 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_manifest_is_small_however_much_it_leads_to() {
+        let mut all = manifest();
+        all.older = Some(file("b0099-o000099.dlb"));
+        let long = |entry: &mut FileEntry| {
+            (entry.bytes, entry.raw_bytes, entry.documents) = (1 << 50, 1 << 50, 1 << 40);
+            entry.sha256 = "0".repeat(64);
+        };
+        all.older.iter_mut().for_each(long);
+        let base = all.base.as_mut().unwrap();
+        long(&mut base.catalog);
+        base.left_out.clear();
+        base.token = Some("0".repeat(400));
+        let mark = Mark {
+            time: Time(u32::MAX, u32::MAX),
+            position: 1 << 50,
+            stamp: 1 << 52,
+            wall: 1 << 41,
+        };
+        (base.end, base.window) = (mark, Some(mark));
+        let segment = base.segments.recent.first_mut().unwrap();
+        long(&mut segment.file);
+        (segment.end, segment.first, segment.last) = (mark, mark.time, mark.time);
+        base.files.recent.iter_mut().for_each(long);
+        base.segments.recent = vec![base.segments.recent[0].clone(); RECENT_MAX];
+        base.files.recent = vec![base.files.recent[0].clone(); RECENT_MAX];
+        base.segments.chapter = Some(base.catalog.clone());
+        base.files.chapter = Some(base.catalog.clone());
+        let text = all.to_text().unwrap();
+        assert!(text.len() < 4096, "{} bytes: {text}", text.len());
+    }
+
+    #[test]
     fn a_newer_format_is_told_as_one() {
-        let newer = br#"{"format": 2, "volumes": []}"#;
+        let newer = br#"{"format": 3, "volumes": []}"#;
         let told = Manifest::from_text(newer).unwrap_err().to_string();
-        assert!(told.contains("the format 2"), "{told}");
+        assert!(told.contains("the format 3"), "{told}");
+        let older = br#"{"format": 1, "bases": []}"#;
+        let told = Manifest::from_text(older).unwrap_err().to_string();
+        assert!(
+            told.contains("the format 1") && told.contains("another folder"),
+            "{told}"
+        );
         let other = Manifest::from_text(br#"{"name": "package"}"#).unwrap_err();
         assert!(matches!(other, Error::Damaged { .. }), "{other}");
     }

@@ -77,6 +77,8 @@ impl State {
 pub struct Replay<'a> {
     target: &'a Source,
     pub filled: BTreeMap<Uuid, Filled>,
+    /// What is taken in may have been taken in already, in part.
+    pub is_second_try: bool,
     held: usize,
     held_bytes: usize,
 }
@@ -85,6 +87,7 @@ impl<'a> Replay<'a> {
     pub fn new(
         target: &'a Source,
         collections: impl Iterator<Item = (Uuid, Collection, Option<Span>)>,
+        is_second_try: bool,
     ) -> Self {
         let filled = collections.map(|(uuid, collection, span)| {
             let filled = Filled {
@@ -98,8 +101,18 @@ impl<'a> Replay<'a> {
         Self {
             target,
             filled: filled.collect(),
+            is_second_try,
             held: 0,
             held_bytes: 0,
+        }
+    }
+
+    /// Goes on where the collections held this.
+    pub fn set_sums(&mut self, sums: &BTreeMap<Uuid, Sum>) {
+        for (uuid, sum) in sums {
+            if let Some(filled) = self.filled.get_mut(uuid) {
+                filled.sum = *sum;
+            }
         }
     }
 
@@ -110,6 +123,14 @@ impl<'a> Replay<'a> {
         };
         for document in &documents {
             filled.sum.add(document);
+        }
+        if self.is_second_try {
+            let keyed = documents.into_iter().map(|document| {
+                let key = raw::find(&document, "_id").map(|id| raw::single("_id", id));
+                Ok((key.ok_or(raw::Malformed)?, document))
+            });
+            let keyed = keyed.collect::<Result<_, raw::Malformed>>()?;
+            return replace(self.target, &filled.collection, keyed).await;
         }
         let Collection { database, name, .. } = &filled.collection;
         let ordered = filled.collection.is_capped();
@@ -122,7 +143,7 @@ impl<'a> Replay<'a> {
         let Some(filled) = self.filled.get_mut(&uuid) else {
             return Ok(());
         };
-        if filled.sum.documents > 0 {
+        if filled.sum.documents > 0 || self.is_second_try {
             let Collection {
                 database,
                 name,
@@ -155,7 +176,7 @@ impl<'a> Replay<'a> {
         let Some(filled) = event.uuid.and_then(|uuid| self.filled.get_mut(&uuid)) else {
             return Ok(());
         };
-        let early = Span::may_hold(filled.span.as_ref(), event.time);
+        let early = self.is_second_try || Span::may_hold(filled.span.as_ref(), event.time);
         let bytes = filled.changes.take(key, event, early)?;
         self.held += 1;
         self.held_bytes += bytes;

@@ -1,19 +1,19 @@
-//! The way back: a plan, which touches nothing, and then the plan carried out.
-
-use std::path::Path;
+//! The way back: a plan carried out, in stages that are noted in the target.
 
 use bson::{Document, doc};
 
 use super::Report;
 use super::catalog::{Catalog, Collection, Uuid};
-use super::check::{Point, Proof, Window, prove, windows};
+use super::check::Proof;
 use super::error::Error;
 use super::event::Event;
 use super::folder::Folder;
-use super::frame::Reader;
-use super::manifest::{Base, LeftOut, Mark};
+use super::frame::{FileEntry, Reader};
+use super::manifest::Mark;
+use super::note::{Note, Stage};
 use super::options::{first_options, last_options};
 use super::patience::Patience;
+use super::plan::Plan;
 use super::replay::{Replay, commands};
 use super::scan::Lead;
 use super::sums::Sum;
@@ -21,22 +21,6 @@ use crate::store::{Source, StoreError};
 
 /// How often an index that takes long is asked for again; each time MongoDB goes on building it.
 const INDEX_TRIES_MAX: u32 = 500;
-/// Of what is in the way, so much is named.
-const NAMED_MAX: usize = 3;
-
-/// What a restore will do. The backup has been proven and the target looked at; nothing was
-/// changed.
-#[derive(Debug)]
-pub struct Plan {
-    folder: Folder,
-    base: Base,
-    proof: Proof,
-    /// What can be restored.
-    pub windows: Vec<Window>,
-    /// The target's collections and views, which `--drop` drops.
-    pub occupied: Vec<String>,
-}
-
 /// What a restore has done.
 #[derive(Debug, Clone)]
 pub struct Restored {
@@ -71,175 +55,218 @@ impl Restored {
     }
 }
 
-impl Plan {
-    /// Proves the backup, finds the point, and looks at the target.
-    pub async fn make(
-        folder: &Path,
-        point: Point,
-        target: &Source,
-        report: Report<'_>,
-    ) -> Result<Self, Error> {
-        let (folder, manifest) = Folder::to_read(folder)?;
-        let windows = windows(&manifest);
-        let Some(last) = windows.last() else {
-            return Err(Error::Folder(format!(
-                "the backup in {} is not finished: `drumline backup` goes on with it",
-                folder.path().display()
-            )));
-        };
-        // The newest base that reaches the point has the fewest events to go through.
-        let window = windows.iter().rev().find(|window| point.is_in(window));
-        let Some(window) = window else {
-            let can: Vec<_> = windows.iter().map(ToString::to_string).collect();
-            let what = match point {
-                Point::Position(at) => format!("position {at}"),
-                Point::Wall(at) => super::follow::text_of(at),
-                Point::End => last.to_string(),
-            };
-            return Err(Error::Point(format!(
-                "{what} cannot be restored: the backup reaches {}",
-                can.join(", and ")
-            )));
-        };
-        let base = manifest
-            .bases
-            .iter()
-            .find(|base| base.number == window.base);
-        let base = base
-            .ok_or_else(|| Error::damaged("the manifest", "a base is missing"))?
-            .clone();
-        report(&format!(
-            "the files of base {} are read and proven",
-            base.number
-        ));
-        let proof = prove(&folder, &base, &point, report)?;
-        let occupied = target.occupied().await?;
-        Ok(Self {
-            folder,
-            base,
-            proof,
-            windows,
-            occupied,
-        })
-    }
-
-    /// The point that will be reached.
-    pub const fn mark(&self) -> Mark {
-        self.proof.mark
-    }
-
-    /// How many collections will be made.
-    pub fn collections(&self) -> usize {
-        self.proof.catalog.collections.len()
-    }
-
-    /// What is not in the base, and why.
-    pub fn left_out(&self) -> &[LeftOut] {
-        &self.base.left_out
-    }
-
-    /// Why the plan cannot be carried out without dropping what is there; `None` if it can.
-    pub fn obstacle(&self) -> Option<String> {
-        let mut named: Vec<_> = self.occupied.iter().take(NAMED_MAX).cloned().collect();
-        if self.occupied.len() > NAMED_MAX {
-            named.push(format!("{} more", self.occupied.len() - NAMED_MAX));
-        }
-        (!named.is_empty()).then(|| {
-            format!(
-                "the replica set is not empty: it has {}. Give an empty one, or --drop to drop \
-                 all of that first",
-                named.join(", ")
-            )
-        })
-    }
-}
-
-/// Carries a plan out. With `drop` everything that is there goes first.
+/// Carries a plan out. With `drop` everything that is there goes first. Where MongoDB is away for a
+/// while, or changes its primary, it goes on from what was noted last.
 pub async fn restore(
-    plan: Plan,
+    plan: &Plan,
     drop: bool,
     target: &Source,
     report: Report<'_>,
 ) -> Result<Restored, Error> {
-    if let Some(obstacle) = plan.obstacle().filter(|_| !drop) {
+    if let Some(obstacle) = plan.obstacle(drop) {
         return Err(Error::Target(obstacle));
     }
-    match drop {
-        true => target.drop_everything().await?,
-        // A log without a document is nobody's.
-        false => target.unmake("drumline", "log").await?,
+    let mut work = Work {
+        plan,
+        target,
+        report,
+        note: plan.note.clone(),
+        is_second_try: plan.goes_on,
+        reign: 0,
+    };
+    if !plan.goes_on {
+        work.note.drop = drop;
+        target.note(work.note.document()).await?;
     }
-    let Plan {
-        folder,
-        base,
-        proof,
-        ..
-    } = plan;
-    let Proof {
-        catalog,
-        spans,
-        mark,
-        ..
-    } = proof;
-    for collection in catalog.collections.values() {
-        make(target, collection).await?;
+    let mut failing: Option<(Stage, Patience)> = None;
+    loop {
+        let error = match work.run().await {
+            Ok(restored) => return Ok(restored),
+            Err(Error::Store(error)) => error,
+            Err(error) => return Err(error),
+        };
+        let stage = work.note.stage;
+        let patience = match failing {
+            Some((at, patience)) if at == stage => patience,
+            _ => Patience::from_now(),
+        };
+        failing = Some((stage, patience));
+        let why = error.to_string();
+        patience.rest(error).await?;
+        report(&format!("goes on where it was noted last: {why}"));
+        work.is_second_try = true;
     }
-    let all = catalog.collections.iter();
-    let all = all.map(|(uuid, collection)| (*uuid, collection.clone(), spans.get(uuid).copied()));
-    let mut replay = Replay::new(target, all);
-    base_documents(&folder, &base, &mut replay, report).await?;
-    let segments = folder.segments(&base)?;
-    'segments: for segment in &segments {
-        if segment.first > mark.time {
-            break;
-        }
-        let mut reader = Reader::open(folder.path(), &segment.file)?;
-        while let Some(mut frame) = reader.frame()? {
-            while let Some(document) = frame.document()? {
-                let event = Event::read(document)?;
-                if event.time > mark.time {
-                    break 'segments;
-                }
-                replay.event(&event).await?;
-            }
-        }
-        report(&format!("{} is applied", segment.file.name));
-    }
-    replay.flush().await?;
-    let collections = compare(target, &replay).await?;
-    let indexes = finish(target, &catalog, report).await?;
-    Ok(Restored {
-        mark,
-        collections,
-        indexes,
-        views: catalog.views.len(),
-    })
 }
 
+/// A plan that is being carried out.
+struct Work<'a> {
+    plan: &'a Plan,
+    target: &'a Source,
+    report: Report<'a>,
+    note: Note,
+    /// What comes next may have been done already, in part.
+    is_second_try: bool,
+    /// The term of the primary since the last note.
+    reign: i64,
+}
+
+impl Work<'_> {
+    /// From the stage that was noted last to the end.
+    async fn run(&mut self) -> Result<Restored, Error> {
+        let target = self.target;
+        self.reign = target.reign().await?;
+        let Proof { catalog, spans, .. } = &self.plan.proof;
+        if self.note.stage == Stage::Begun {
+            self.begin().await?;
+        }
+        let all = catalog.collections.iter();
+        let all =
+            all.map(|(uuid, collection)| (*uuid, collection.clone(), spans.get(uuid).copied()));
+        let mut replay = Replay::new(target, all, self.is_second_try);
+        replay.set_sums(&self.note.sums);
+        if let Stage::Documents(done) = self.note.stage {
+            self.documents(done, &mut replay).await?;
+        }
+        if let Stage::Events(done) = self.note.stage {
+            self.events(done, &mut replay).await?;
+            compare(target, &replay).await?;
+            self.seal(Stage::Indexes, &mut replay).await?;
+        }
+        let indexes = finish(target, catalog, self.report).await?;
+        if target.reign().await? != self.reign {
+            return Err(changed().into());
+        }
+        target.forget_note().await?;
+        let filled = replay.filled.values();
+        let collections = filled.map(|filled| {
+            let sum = filled.sum;
+            (filled.collection.namespace(), sum.documents, sum.text())
+        });
+        let mut collections: Vec<_> = collections.collect();
+        collections.sort();
+        Ok(Restored {
+            mark: self.plan.proof.mark,
+            collections,
+            indexes,
+            views: catalog.views.len(),
+        })
+    }
+
+    /// Drops what is to go, and makes the collections.
+    async fn begin(&mut self) -> Result<(), Error> {
+        match self.note.drop {
+            true => self.target.drop_everything().await?,
+            // A log without a document is nobody's.
+            false => self.target.unmake("drumline", "log").await?,
+        }
+        let Proof { catalog, .. } = &self.plan.proof;
+        for collection in catalog.collections.values() {
+            make(self.target, collection).await?;
+        }
+        self.is_second_try = false;
+        let all = catalog.collections.iter();
+        let all = all.map(|(uuid, collection)| (*uuid, collection.clone(), None));
+        let mut none = Replay::new(self.target, all, false);
+        self.seal(Stage::Documents(0), &mut none).await
+    }
+
+    /// Notes that a stage is reached, when a majority has everything up to it. A primary that came
+    /// since the last note may lack some of what was done after that.
+    async fn seal(&mut self, stage: Stage, replay: &mut Replay<'_>) -> Result<(), Error> {
+        self.target.settle().await?;
+        if self.target.reign().await? != self.reign {
+            return Err(changed().into());
+        }
+        let sums = replay.filled.iter();
+        let note = Note {
+            stage,
+            sums: sums.map(|(uuid, filled)| (*uuid, filled.sum)).collect(),
+            ..self.note.clone()
+        };
+        self.target.note(note.document()).await?;
+        self.note = note;
+        (self.is_second_try, replay.is_second_try) = (false, false);
+        Ok(())
+    }
+
+    async fn documents(&mut self, done: usize, replay: &mut Replay<'_>) -> Result<(), Error> {
+        let Plan { folder, base, .. } = self.plan;
+        let files = base.files.all(folder.path())?;
+        for (at, file) in files.iter().enumerate().skip(done) {
+            base_documents(folder, file, replay).await?;
+            self.seal(Stage::Documents(at + 1), replay).await?;
+            (self.report)(&format!("{} is put in", file.name));
+        }
+        self.seal(Stage::Events(0), replay).await
+    }
+
+    async fn events(&mut self, done: usize, replay: &mut Replay<'_>) -> Result<(), Error> {
+        let Plan {
+            folder,
+            base,
+            proof,
+            ..
+        } = self.plan;
+        let segments = folder.segments(base)?;
+        for (at, segment) in segments.iter().enumerate().skip(done) {
+            if segment.first > proof.mark.time {
+                break;
+            }
+            let mut reader = Reader::open(folder.path(), &segment.file)?;
+            // A transaction is in one segment as a whole.
+            let mut number = 0;
+            while let Some(mut frame) = reader.frame()? {
+                while let Some(document) = frame.document()? {
+                    let event = Event::read(document)?;
+                    let cut = proof.cut.as_ref().filter(|cut| cut.time == event.time);
+                    let event = match cut {
+                        Some(cut) => {
+                            number += 1;
+                            cut.at(number - 1, document).map(Event::read).transpose()?
+                        }
+                        None => Some(event).filter(|event| event.time <= proof.mark.time),
+                    };
+                    if let Some(event) = event {
+                        replay.event(&event).await?;
+                    }
+                }
+            }
+            replay.flush().await?;
+            if replay.is_second_try {
+                recount(self.target, replay).await?;
+            }
+            self.seal(Stage::Events(at + 1), replay).await?;
+            (self.report)(&format!("{} is applied", segment.file.name));
+        }
+        Ok(())
+    }
+}
+
+fn changed() -> StoreError {
+    StoreError::Unavailable("MongoDB has another primary".into())
+}
+
+/// Puts in the documents of one file.
 async fn base_documents(
     folder: &Folder,
-    base: &Base,
+    file: &FileEntry,
     replay: &mut Replay<'_>,
-    report: Report<'_>,
 ) -> Result<(), Error> {
-    for file in &base.files {
-        let mut reader = Reader::open(folder.path(), file)?;
-        while let Some(mut frame) = reader.frame()? {
-            let Some(lead) = frame.document()?.map(Lead::read).transpose()? else {
-                continue;
-            };
-            if lead.again {
-                replay.forget(lead.uuid).await?;
-            }
-            let mut documents = Vec::new();
-            while let Some(document) = frame.document()? {
-                documents.push(document.to_vec());
-            }
-            for part in commands(documents, Vec::len) {
-                replay.base(lead.uuid, part).await?;
-            }
+    let mut reader = Reader::open(folder.path(), file)?;
+    while let Some(mut frame) = reader.frame()? {
+        let Some(lead) = frame.document()?.map(Lead::read).transpose()? else {
+            continue;
+        };
+        if lead.again {
+            replay.forget(lead.uuid).await?;
         }
-        report(&format!("{} is put in", file.name));
+        let mut documents = Vec::new();
+        while let Some(document) = frame.document()? {
+            documents.push(document.to_vec());
+        }
+        for part in commands(documents, Vec::len) {
+            replay.base(lead.uuid, part).await?;
+        }
     }
     Ok(())
 }
@@ -261,36 +288,51 @@ async fn make(target: &Source, collection: &Collection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads everything back, and compares it with what it must be.
-async fn compare(
+/// What a collection holds by now, as a majority has it.
+async fn count(
     target: &Source,
-    replay: &Replay<'_>,
-) -> Result<Vec<(String, i64, String)>, Error> {
-    let since = target.written().await?;
-    let mut all = Vec::new();
-    for filled in replay.filled.values() {
-        let Collection { database, name, .. } = &filled.collection;
-        let mut sum = Sum::default();
-        let mut rows = target.read_all(database, name, since).await?;
-        while let Some(batch) = rows.next().await? {
-            for document in batch.documents()? {
-                sum.add(document);
-            }
+    collection: &Collection,
+    since: bson::Timestamp,
+) -> Result<Sum, Error> {
+    let mut sum = Sum::default();
+    let (database, name) = (&collection.database, &collection.name);
+    let mut rows = target.read_all(database, name, since).await?;
+    while let Some(batch) = rows.next().await? {
+        for document in batch.documents()? {
+            sum.add(document);
         }
+    }
+    Ok(sum)
+}
+
+/// Takes what is there for what must be: a segment that was applied in part does not tell what it
+/// had found.
+async fn recount(target: &Source, replay: &mut Replay<'_>) -> Result<(), Error> {
+    let since = target.written().await?;
+    for filled in replay.filled.values_mut() {
+        filled.sum = count(target, &filled.collection, since).await?;
+    }
+    Ok(())
+}
+
+/// Reads everything back, and compares it with what it must be.
+async fn compare(target: &Source, replay: &Replay<'_>) -> Result<(), Error> {
+    let since = target.written().await?;
+    for filled in replay.filled.values() {
+        let sum = count(target, &filled.collection, since).await?;
         if sum != filled.sum {
             return Err(Error::Target(format!(
-                "{database}.{name} is not what it must be: {} documents with the sum {} were read \
-                 back, not {} with {}. Did somebody else write to the replica set?",
+                "{} is not what it must be: {} documents with the sum {} were read back, not {} \
+                 with {}. Did somebody else write to the replica set? Begin anew with --drop",
+                filled.collection.namespace(),
                 sum.documents,
                 sum.text(),
                 filled.sum.documents,
                 filled.sum.text()
             )));
         }
-        all.push((filled.collection.namespace(), sum.documents, sum.text()));
     }
-    all.sort();
-    Ok(all)
+    Ok(())
 }
 
 /// Indexes, validators and views: what must not be in the way of the documents.

@@ -63,7 +63,10 @@ async fn open(settings: &Settings, source: &Source) -> Result<(Folder, Manifest)
     let manifest = manifest.unwrap_or_else(|| Manifest {
         format: FORMAT,
         set: set.clone(),
-        bases: Vec::new(),
+        olders: 0,
+        older: None,
+        base: None,
+        gone: Vec::new(),
         sha256: String::new(),
     });
     if !manifest.set.is(&set) {
@@ -84,17 +87,15 @@ pub async fn run(
     report: Report<'_>,
 ) -> Result<Ran, Error> {
     let (folder, mut manifest) = open(settings, source).await?;
-    match windows(&manifest).last() {
+    match windows(&folder.bases(&manifest)?).last() {
         Some(window) => report(&format!("can be restored now: {window}")),
         None => report("nothing can be restored yet"),
     }
-    if manifest.bases.is_empty() || settings.new_base {
+    if manifest.base.is_none() || settings.new_base {
         scan::begin(source, &folder, &mut manifest).await?;
     }
-    let base = manifest
-        .bases
-        .last()
-        .ok_or_else(|| Error::Folder("no base".into()))?;
+    let base = manifest.base.as_ref();
+    let base = base.ok_or_else(|| Error::Folder("no base".into()))?;
     let mut follower = Follower::after(source, base)?;
     if base.scan.is_some() {
         let base = base.clone();
@@ -105,7 +106,7 @@ pub async fn run(
     let mut events = 0;
     loop {
         let mut goal = now(source).await?;
-        let window = manifest.bases.last().and_then(|base| base.window);
+        let window = manifest.base.as_ref().and_then(|base| base.window);
         goal.time = window.map_or(goal.time, |window| goal.time.max(window.time));
         events += follower
             .catch_up(goal, &folder, &mut manifest, report)
@@ -119,8 +120,8 @@ pub async fn run(
         }
     }
     follower.save_end(&folder, &mut manifest)?;
-    let base = manifest.bases.last();
-    let window = windows(&manifest).pop();
+    let base = manifest.base.as_ref();
+    let window = windows(&folder.bases(&manifest)?).pop();
     Ok(Ran {
         events,
         window,

@@ -14,6 +14,7 @@ use super::error::Error;
 use super::folder::{Folder, name_of};
 use super::follow::{Follower, Goal, token_of};
 use super::frame::{Reader, Writer};
+use super::list::List;
 use super::manifest::{Base, LeftOut, Manifest, Mark, Scan, Time};
 use super::patience::Patience;
 use super::raw;
@@ -30,7 +31,8 @@ const MOVES_MAX: usize = 20;
 pub async fn begin(source: &Source, folder: &Folder, manifest: &mut Manifest) -> Result<(), Error> {
     let from: Time = source.now().await?.into();
     let catalog = Catalog::found(source.collections().await?);
-    let number = manifest.bases.last().map_or(1, |base| base.number + 1);
+    let mut bases = folder.bases(manifest)?;
+    let number = bases.last().map_or(1, |base| base.number + 1);
     let mut writer = Writer::create(folder.path(), super::folder::catalog_name(number))?;
     for document in catalog.to_documents() {
         let document = document
@@ -38,19 +40,19 @@ pub async fn begin(source: &Source, folder: &Folder, manifest: &mut Manifest) ->
             .map_err(|error| Error::damaged("the catalogue", error.to_string()));
         writer.push(&document?)?;
     }
-    manifest.bases.push(Base {
+    bases.push(Base {
         number,
         from,
         scan: Some(Scan::default()),
         window: None,
         catalog: writer.finish()?,
-        files: Vec::new(),
-        chapters: Vec::new(),
-        segments: Vec::new(),
+        files: List::default(),
+        segments: List::default(),
         left_out: Vec::new(),
         token: None,
         end: Mark::default(),
     });
+    folder.set_bases(manifest, bases)?;
     folder.save(manifest)
 }
 
@@ -144,7 +146,7 @@ impl<'a, 'b> Scanner<'a, 'b> {
                 .collection(*uuid, collection, &mut scan, manifest, report)
                 .await?;
             if let Some(why) = left_out
-                && let Some(base) = manifest.bases.last_mut()
+                && let Some(base) = &mut manifest.base
             {
                 base.left_out.push(LeftOut {
                     namespace: collection.namespace(),
@@ -166,7 +168,7 @@ impl<'a, 'b> Scanner<'a, 'b> {
         // Everything was read by now; all events up to here make one state of it.
         let (now, (position, stamp), wall) = self.log_end().await?;
         self.end_file(None, manifest)?;
-        if let Some(base) = manifest.bases.last_mut() {
+        if let Some(base) = &mut manifest.base {
             base.window = Some(Mark {
                 time: now,
                 position,
@@ -184,7 +186,7 @@ impl<'a, 'b> Scanner<'a, 'b> {
     }
 
     fn progress(&self, manifest: &Manifest) -> Scan {
-        let scan = manifest.bases.last().and_then(|base| base.scan.clone());
+        let scan = manifest.base.as_ref().and_then(|base| base.scan.clone());
         scan.unwrap_or_default()
     }
 
@@ -219,7 +221,7 @@ impl<'a, 'b> Scanner<'a, 'b> {
         let last = scan.last.as_deref().filter(|_| !capped);
         let mut last = last.map(token_of).transpose()?;
         let mut again = scan.again;
-        let base_time = manifest.bases.last().map_or(self.at, |base| base.from);
+        let base_time = manifest.base.as_ref().map_or(self.at, |base| base.from);
         let mut failing = None;
         let mut moves = 0;
         loop {
@@ -368,8 +370,8 @@ impl<'a, 'b> Scanner<'a, 'b> {
     }
 
     fn new_writer(&self, manifest: &Manifest) -> Result<Writer, Error> {
-        let base = manifest.bases.last();
-        let (number, files) = base.map_or((1, 0), |base| (base.number, base.files.len()));
+        let base = manifest.base.as_ref();
+        let (number, files) = base.map_or((1, 0), |base| (base.number, base.files.count));
         Writer::create(self.folder.path(), name_of(number, 'f', files + 1))
     }
 
@@ -399,8 +401,12 @@ impl<'a, 'b> Scanner<'a, 'b> {
 
     fn end_file(&mut self, scan: Option<Scan>, manifest: &mut Manifest) -> Result<(), Error> {
         let file = self.writer.take().map(Writer::finish).transpose()?;
-        if let Some(base) = manifest.bases.last_mut() {
-            base.files.extend(file);
+        if let Some(base) = &mut manifest.base {
+            if let Some(file) = file {
+                let number = base.number;
+                let name = |chapter| name_of(number, 'd', chapter);
+                base.files.push(file, self.folder.path(), name)?;
+            }
             base.scan = scan;
         }
         Ok(())

@@ -21,6 +21,12 @@ impl Sum {
         self.sum = self.sum.wrapping_sub(digest(document));
     }
 
+    /// A sum from its text.
+    pub fn read(documents: i64, sum: &str) -> Option<Self> {
+        let sum = u128::from_str_radix(sum, 16).ok()?;
+        Some(Self { documents, sum })
+    }
+
     /// The sum as text.
     pub fn text(&self) -> String {
         format!("{:032x}", self.sum)

@@ -13,7 +13,7 @@ use super::exit::{ExitError, say};
 use super::output::Output;
 use super::route;
 use super::up::block_on;
-use crate::backup::{self, Error, Settings};
+use crate::backup::{self, Error, Keep, Settings};
 use crate::config::parse_duration;
 use crate::store::Source;
 
@@ -55,6 +55,35 @@ enum Command {
     List(Existing),
     /// Read all of a backup and prove that it is what was written
     Verify(Existing),
+    /// Take out old bases and what follows on them
+    ///
+    /// A base stays if either flag asks for it. The base that grows and the last one that can be
+    /// restored stay in any case.
+    Prune(Prune),
+}
+
+/// What to take out.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("keep").required(true).multiple(true))]
+struct Prune {
+    #[command(flatten)]
+    existing: Existing,
+    /// Keep the bases that reach a point of the last so many hours
+    #[arg(long, value_name = "HOURS", group = "keep")]
+    keep_hours: Option<u32>,
+    /// Keep so many of the last bases
+    #[arg(long, value_name = "COUNT", group = "keep", value_parser = parse_bases)]
+    keep_bases: Option<usize>,
+    /// Say what would go, and take nothing out
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn parse_bases(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("give a number of bases, 1 or more".to_owned()),
+    }
 }
 
 /// A backup that is there.
@@ -80,6 +109,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     match args.command {
         Some(Command::List(existing)) => list(&existing),
         Some(Command::Verify(existing)) => verify(&existing),
+        Some(Command::Prune(prune)) => take_out(&prune),
         None => take(args),
     }
 }
@@ -175,6 +205,28 @@ fn verify(existing: &Existing) -> anyhow::Result<Exit> {
         "whole": true, "bases": count(verified.bases), "files": count(verified.files),
         "bytes": count(verified.bytes), "documents": count(verified.documents),
         "events": count(verified.events),
+    };
+    Output::new(format).document(result)?;
+    Ok(Exit::Ok)
+}
+
+fn take_out(args: &Prune) -> anyhow::Result<Exit> {
+    let format = format_of(&args.existing)?;
+    let hours = args.keep_hours.map(|hours| i64::from(hours) * 3_600_000);
+    let now = bson::DateTime::now().timestamp_millis();
+    let keep = Keep {
+        since: hours.map(|hours| now - hours),
+        bases: args.keep_bases,
+    };
+    let pruned = backup::prune(&args.existing.dir, keep, args.dry_run, &say).map_err(failed)?;
+    if args.dry_run {
+        say("nothing was taken out");
+    }
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let bases: Vec<_> = pruned.bases.iter().map(|base| i64::from(*base)).collect();
+    let result = doc! {
+        "bases": bases, "files": count(pruned.files), "bytes": count(pruned.bytes),
+        "dryRun": args.dry_run,
     };
     Output::new(format).document(result)?;
     Ok(Exit::Ok)

@@ -345,6 +345,13 @@ const EXAMPLES: &[(&str, &[Term])] = &[
         )],
     ),
     (
+        "drumline-backup-prune",
+        &[(
+            "drumline backup prune shop-backup --keep-bases 2 --keep-hours 72 --dry-run",
+            "Say which bases would go.",
+        )],
+    ),
+    (
         "drumline-restore",
         &[
             (

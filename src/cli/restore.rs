@@ -28,6 +28,14 @@ pub struct Args {
     /// Stop after the last change that was made by this time, like 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", conflicts_with = "to_position", value_parser = parse_time)]
     to_time: Option<i64>,
+    /// Stop after the request with this stamp, also within a batch
+    #[arg(
+        long,
+        value_name = "STAMP",
+        conflicts_with_all = ["to_position", "to_time"],
+        value_parser = clap::value_parser!(i64).range(0..)
+    )]
+    to_stamp: Option<i64>,
     /// Drop every database of the replica set first
     #[arg(long)]
     drop: bool,
@@ -51,10 +59,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let settings = args.remote.settings()?;
     let uri = route::mongodb(&args.remote, &settings)?;
     let format = Format::choose(&settings)?;
-    let point = match (args.to_position, args.to_time) {
-        (Some(position), _) => Point::Position(position),
-        (None, Some(time)) => Point::Wall(time),
-        (None, None) => Point::End,
+    let point = match (args.to_position, args.to_time, args.to_stamp) {
+        (Some(position), ..) => Point::Position(position),
+        (_, Some(time), _) => Point::Wall(time),
+        (.., Some(stamp)) => Point::Stamp(stamp),
+        _ => Point::End,
     };
     block_on(async move {
         let target = Source::connect(uri.expose()).await.map_err(Error::from);
@@ -69,21 +78,29 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         }
         let what = format!("{} collections as of {}", plan.collections(), plan.mark());
         if args.dry_run {
-            let obstacle = plan.obstacle();
+            let obstacle = plan.obstacle(args.drop);
             if let Some(obstacle) = &obstacle {
                 say(obstacle);
             }
             say(&format!("would restore {what}; nothing was changed"));
-            return Ok(match obstacle.is_some() && !args.drop {
+            return Ok(match obstacle.is_some() {
                 true => Exit::Failed,
                 false => Exit::Ok,
             });
         }
-        say(&format!("restores {what}"));
-        if args.drop && !plan.occupied.is_empty() && !args.yes {
+        if let Some(obstacle) = plan.obstacle(args.drop) {
+            return Err(failed(Error::Target(obstacle)));
+        }
+        let how = if plan.goes_on {
+            "goes on to restore"
+        } else {
+            "restores"
+        };
+        say(&format!("{how} {what}"));
+        if args.drop && !plan.goes_on && !plan.occupied.is_empty() && !args.yes {
             confirm(&plan.occupied)?;
         }
-        let restored = backup::restore(plan, args.drop, &target, &say);
+        let restored = backup::restore(&plan, args.drop, &target, &say);
         let restored = restored.await.map_err(failed)?;
         say(&format!(
             "restored {} as of {}: counts and sums of all collections were read back and agree",

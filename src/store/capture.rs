@@ -329,6 +329,11 @@ impl Source {
         self.open("admin", aggregate, Some(wait)).await
     }
 
+    /// What a `find` finds.
+    pub(super) async fn find(&self, database: &str, find: Document) -> Result<Rows, StoreError> {
+        self.open(database, find, None).await
+    }
+
     async fn open(
         &self,
         database: &str,

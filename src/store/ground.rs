@@ -95,6 +95,11 @@ pub enum Fault {
          enableMajorityReadConcern=false"
     )]
     NoMajorityReads(String),
+    #[error(
+        "a restore into the replica set is not at its end ({0}): start the same `drumline restore` \
+         again, which goes on where it was, and the node after it"
+    )]
+    HalfRestored(String),
     #[error("{0} speaks TLS alone and the connection string does not ask for it: add tls=true")]
     TlsDemanded(String),
     #[error(
@@ -204,6 +209,8 @@ pub(super) struct Inside {
     /// The set's configuration.
     pub config: Option<Document>,
     pub compatibility: Option<String>,
+    /// What a restore that is not at its end has noted.
+    pub restore: Option<Document>,
 }
 
 /// What one `hello` gives away, whoever sent it.
@@ -301,6 +308,10 @@ pub(super) fn of_inside(inside: &Inside) -> Option<Fault> {
     let missing = inside.rights.as_ref().map(missing_rights);
     if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
         return Some(Fault::NoRights(missing));
+    }
+    if let Some(note) = &inside.restore {
+        let told = note.get_str("arguments").unwrap_or("of another version");
+        return Some(Fault::HalfRestored(told.to_owned()));
     }
     let config = inside.config.as_ref();
     let journaled =

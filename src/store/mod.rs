@@ -36,6 +36,7 @@ mod refill;
 mod repair;
 mod reply;
 mod schema;
+mod serving;
 mod statement;
 mod stored;
 mod survey;

@@ -19,8 +19,8 @@ use crate::model::BatchId;
 /// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(1);
 /// How long the holder of a name may take to answer. It looks once a second.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
-const ANSWER_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
+pub(super) const ANSWER_PAUSE: Duration = Duration::from_millis(200);
 
 /// One process of a node, from its start to its end.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl Instance {
     }
 }
 
-fn drawn() -> i64 {
+pub(super) fn drawn() -> i64 {
     BatchId::fresh().nonce().cast_signed()
 }
 
@@ -69,17 +69,23 @@ fn process(pid: u32) -> Option<String> {
 }
 
 /// Whether it ran on this machine and is gone. One elsewhere may live.
-fn is_gone(told: &str) -> bool {
+pub(super) fn is_gone(told: &str) -> bool {
+    lives(told) == Some(false)
+}
+
+/// Whether it runs on this machine.
+pub(super) fn lives_here(told: &str) -> bool {
+    lives(told) == Some(true)
+}
+
+/// Whether it lives; `None` if it is not of this machine.
+fn lives(told: &str) -> Option<bool> {
     let mut words = told.split(' ');
-    let (Some(boot), Some(space), Some(pid)) = (words.next(), words.next(), words.next()) else {
-        return false;
-    };
-    let Some(own) = process(std::process::id()) else {
-        return false;
-    };
+    let (boot, space, pid) = (words.next()?, words.next()?, words.next()?);
+    let own = process(std::process::id())?;
     let here = own.starts_with(&format!("{boot} {space} "));
-    let lives = pid.parse().ok().and_then(process);
-    here && lives.as_deref() != Some(told)
+    let now = pid.parse().ok().and_then(process);
+    here.then(|| now.as_deref() == Some(told))
 }
 
 impl Store {
@@ -195,7 +201,7 @@ impl Store {
 }
 
 /// A question that was put to the holder and has no answer yet.
-fn unanswered(found: &Document) -> Option<i64> {
+pub(super) fn unanswered(found: &Document) -> Option<i64> {
     let asked = found.get_i64("asked").ok()?;
     (found.get_i64("answered").ok() != Some(asked)).then_some(asked)
 }
@@ -207,12 +213,12 @@ mod tests {
     #[test]
     fn a_process_that_has_ended_is_gone_and_one_elsewhere_may_live() {
         let own = process(std::process::id()).unwrap();
-        assert!(!is_gone(&own));
+        assert!(!is_gone(&own) && lives_here(&own));
         let mut words: Vec<_> = own.split(' ').collect();
         words[3] = "1";
         assert!(is_gone(&words.join(" ")), "another that had its id before");
         words[0] = "another-machine";
-        assert!(!is_gone(&words.join(" ")));
+        assert!(!is_gone(&words.join(" ")) && !lives_here(&words.join(" ")));
         assert!(!is_gone("") && !is_gone("a b"));
     }
 

@@ -10,13 +10,16 @@ use bson::{Document, RawDocument, Timestamp, doc};
 use mongodb::Client;
 
 use super::capture::{Rows, Source};
-use super::codes::NAMESPACE_NOT_FOUND;
+use super::codes::{NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND};
 use super::error::StoreError;
+use super::hello::HelloReply;
 use super::reply::first_write_error;
-use super::schema::{DATABASE, LOG};
+use super::schema::{DATABASE, LOG, RESTORE};
 
 /// How long one command with many documents may take.
 const WRITE_MAX: Duration = Duration::from_secs(60);
+/// The one document of the note.
+const NOTE: i32 = 1;
 /// An index over many documents takes long. The gate ends what takes longer.
 const INDEX_MAX: Duration = super::gate::ABANDONED_MAX;
 
@@ -44,16 +47,68 @@ impl Source {
         Ok(found)
     }
 
-    /// Drops every database but MongoDB's own.
+    /// Drops every database but MongoDB's own, and of Drumline's all but the note of a restore.
     pub async fn drop_everything(&self) -> Result<(), StoreError> {
         for database in self.databases().await? {
-            let drop = doc! { "dropDatabase": 1, "writeConcern": {"w": "majority"} };
-            self.run(&database, drop, WRITE_MAX).await?;
+            if database != DATABASE {
+                let drop = doc! { "dropDatabase": 1, "writeConcern": {"w": "majority"} };
+                self.run(&database, drop, WRITE_MAX).await?;
+            }
+        }
+        let all = self.collections().await?.into_iter();
+        let own = all.filter(|listed| listed.database == DATABASE && listed.name != RESTORE);
+        for listed in own.filter(|listed| listed.name != "system.views") {
+            self.unmake(DATABASE, &listed.name).await?;
         }
         Ok(())
     }
 
-    /// Makes a collection or a view with these options.
+    /// What a restore that is not at its end has noted.
+    pub async fn noted(&self) -> Result<Option<Document>, StoreError> {
+        let find = doc! {
+            "find": RESTORE, "filter": {"_id": NOTE}, "limit": 1,
+            "readConcern": {"level": "majority"},
+        };
+        let mut rows = self.find(DATABASE, find).await?;
+        while let Some(batch) = rows.next().await? {
+            if let Some(found) = batch.documents()?.first() {
+                return Document::from_reader(*found).map(Some).map_err(damaged);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes how far a restore has come. A majority has the note, and so everything that was written
+    /// before.
+    pub async fn note(&self, note: Document) -> Result<(), StoreError> {
+        let update = doc! { "q": {"_id": NOTE}, "u": note, "upsert": true };
+        let command = doc! {
+            "update": RESTORE, "updates": [update], "writeConcern": {"w": "majority"},
+        };
+        let reply = self.run(DATABASE, command, WRITE_MAX).await?;
+        let error = first_write_error(&reply).map(StoreError::from_write_error);
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Takes the note away: the restore is at its end, which a majority has.
+    pub async fn forget_note(&self) -> Result<(), StoreError> {
+        self.settle().await?;
+        let drop_it = doc! { "drop": RESTORE, "writeConcern": {"w": "majority"} };
+        match self.run(DATABASE, drop_it, WRITE_MAX).await {
+            Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(()),
+            dropped => dropped.map(drop),
+        }
+    }
+
+    /// The term of the primary that takes the writes. What an earlier one has acknowledged alone may
+    /// be gone.
+    pub async fn reign(&self) -> Result<i64, StoreError> {
+        let hello = self.run("admin", doc! {"hello": 1}, WRITE_MAX).await?;
+        let term = HelloReply(&hello).elected_in();
+        term.ok_or_else(|| StoreError::Unavailable("there is no primary".into()))
+    }
+
+    /// Makes a collection or a view with these options. One that is there is left as it is.
     pub async fn make(
         &self,
         database: &str,
@@ -63,7 +118,10 @@ impl Source {
         let mut create = doc! { "create": name };
         create.extend(options);
         create.insert("writeConcern", doc! {"w": 1});
-        self.run(database, create, WRITE_MAX).await.map(drop)
+        match self.run(database, create, WRITE_MAX).await {
+            Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),
+            made => made.map(drop),
+        }
     }
 
     /// Drops a collection, if there is one.

@@ -20,6 +20,8 @@ pub const GUESTS: &str = "guests";
 pub const NODES: &str = "nodes";
 /// How far the log had come, beside the log: who looks later sees whether it went back.
 pub const MARKS: &str = "marks";
+/// How far a restore has come that is not at its end: nobody serves until then.
+pub const RESTORE: &str = "restore";
 /// The name of the log's index over request ids.
 pub const REQUEST_IDS: &str = "ids";
 /// The field that carries a document's stamp.

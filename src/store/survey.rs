@@ -17,6 +17,7 @@ use super::gate::Gate;
 use super::ground::{Fault, Found, Inside, Intent, of_hello, of_hosts, of_inside};
 use super::hello::{HelloReply, Role};
 use super::knock::{self, Knocked};
+use super::schema::{DATABASE, RESTORE};
 use super::{Guest, Store, within};
 
 /// How long one host may take for one answer.
@@ -239,11 +240,18 @@ async fn inside(gate: &Gate, rights: Option<Document>) -> Result<Inside, Error> 
         let told = reply.get_document("featureCompatibilityVersion").ok()?;
         told.get_str("version").ok().map(str::to_owned)
     });
+    let note = doc! { "find": RESTORE, "limit": 1 };
+    let note = known(ask_gate_of(gate, DATABASE, note).await);
+    let restore = note.and_then(|reply| {
+        let found = reply.get_document("cursor").ok()?.get_array("firstBatch");
+        found.ok()?.first()?.as_document().cloned()
+    });
     Ok(Inside {
         rights,
         status,
         config,
         compatibility,
+        restore,
     })
 }
 
@@ -277,8 +285,16 @@ async fn open_and_ask(
 
 /// The driver's own error is kept: its kind is what there is to learn.
 async fn ask_gate(gate: &Gate, command: Document) -> Result<Result<Document, Error>, StoreError> {
+    ask_gate_of(gate, "admin", command).await
+}
+
+async fn ask_gate_of(
+    gate: &Gate,
+    database: &'static str,
+    command: Document,
+) -> Result<Result<Document, Error>, StoreError> {
     let call = |client: Client| async move {
-        let answer = client.database("admin").run_command(command).await;
+        let answer = client.database(database).run_command(command).await;
         Ok::<_, StoreError>(answer)
     };
     gate.call(ASK_MAX * 2, call).await

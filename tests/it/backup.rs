@@ -3,7 +3,10 @@
 
 mod dump;
 mod faults;
+mod interrupted;
+mod little;
 mod other_program;
+mod stamps;
 mod updates;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use super::{Backup, Target, files_in, uri_file};
 use crate::support::{Cluster, Outcome, SMALL};
 
-async fn insert(cluster: &Cluster, from: i32, count: i32) {
+pub(super) async fn insert(cluster: &Cluster, from: i32, count: i32) {
     let client = Client::with_uri_str(&cluster.info.mongodb_uri)
         .await
         .unwrap();
@@ -19,7 +19,7 @@ async fn insert(cluster: &Cluster, from: i32, count: i32) {
 }
 
 #[track_caller]
-fn refused(outcome: &Outcome, status: i32, why: &str) {
+pub(super) fn refused(outcome: &Outcome, status: i32, why: &str) {
     assert_eq!(outcome.status, status, "{outcome:#?}");
     assert!(outcome.stderr.contains(why), "'{why}' in {outcome:#?}");
 }
@@ -104,7 +104,7 @@ fn bad_backups_targets_and_points_are_refused_and_nothing_is_changed() {
     }
     let manifest = backup.folder.join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, text.replace("\"format\": 1", "\"format\": 9")).unwrap();
+    fs::write(&manifest, text.replace("\"format\":2", "\"format\":9")).unwrap();
     refused(&target.run(folder, &[]), 1, "is damaged");
     refused(&backup.run(&[]), 1, "is damaged");
     fs::write(&manifest, "{\"format\": 9}").unwrap();
@@ -192,6 +192,28 @@ fn a_log_that_goes_back_is_told_and_a_new_base_stands_beside() {
         .sandbox()
         .ok(&["backup", "list", backup.folder(), "-o", "jsonl"]);
     assert_eq!(listed.stdout.lines().count(), 2, "{listed:#?}");
+    let restored = target.ok(backup.folder(), &[]);
+    assert_eq!(restored["collections"][1]["documents"], 3, "{restored}");
+    // The old base may go; the new one is all that is needed.
+    let prune = |more: &[&str]| {
+        let arguments = ["backup", "prune", backup.folder()];
+        cluster.sandbox().run(&[&arguments[..], more].concat())
+    };
+    refused(&prune(&[]), 2, "--keep-hours");
+    refused(&prune(&["--keep-bases", "0"]), 2, "1 or more");
+    refused(
+        &prune(&["--keep-bases", "1", "--dry-run"]),
+        0,
+        "nothing was taken out",
+    );
+    assert!(backup.files("b0001-") > 0);
+    let hours = prune(&["--keep-bases", "1", "--keep-hours", "1"]);
+    assert!(hours.stdout.contains(r#""bases":[]"#), "{hours:#?}");
+    let pruned = prune(&["--keep-bases", "1"]);
+    assert!(pruned.stdout.contains(r#""bases":[1]"#), "{pruned:#?}");
+    assert_eq!(backup.files("b0001-"), 0);
+    backup.ok(&[]);
+    backup.verify();
     let restored = target.ok(backup.folder(), &[]);
     assert_eq!(restored["collections"][1]["documents"], 3, "{restored}");
 }

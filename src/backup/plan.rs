@@ -1,0 +1,171 @@
+//! What a restore is to do. Proves the backup, finds the point and looks at the target; changes
+//! nothing.
+
+use std::path::Path;
+
+use super::Report;
+use super::check::{Point, Proof, Window, prove, windows};
+use super::error::Error;
+use super::folder::Folder;
+use super::manifest::{Base, LeftOut, Mark};
+use super::note::{Note, identity};
+use crate::store::Source;
+
+/// Of what is in the way, so much is named.
+const NAMED_MAX: usize = 3;
+
+/// What a restore will do. The backup has been proven and the target looked at; nothing was
+/// changed.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) folder: Folder,
+    pub(super) base: Base,
+    pub(super) proof: Proof,
+    /// How the target will tell what is done to it.
+    pub(super) note: Note,
+    /// What can be restored.
+    pub windows: Vec<Window>,
+    /// The target's collections and views, which `--drop` drops.
+    pub occupied: Vec<String>,
+    /// The nodes that serve the target.
+    pub serving: Vec<String>,
+    /// The same restore was interrupted: it goes on.
+    pub goes_on: bool,
+    /// Another restore was interrupted.
+    interrupted: Option<String>,
+}
+
+impl Plan {
+    /// Proves the backup, finds the point, and looks at the target.
+    pub async fn make(
+        folder: &Path,
+        point: Point,
+        target: &Source,
+        report: Report<'_>,
+    ) -> Result<Self, Error> {
+        let (folder, manifest) = Folder::to_read(folder)?;
+        let bases = folder.bases(&manifest)?;
+        let windows = windows(&bases);
+        let arguments = point.to_string();
+        let noted = Note::of(target).await?;
+        let mut same = noted.clone().filter(|note| note.arguments == arguments);
+        let mut base = None;
+        if let Some(note) = &same {
+            base = bases
+                .iter()
+                .find(|base| identity(&manifest, base) == note.backup);
+        }
+        same = same.filter(|_| base.is_some());
+        let base = match base {
+            Some(base) => base,
+            None => base_of(&bases, &windows, &point, folder.path())?,
+        };
+        let base = base.clone();
+        let number = base.number;
+        report(&format!("the files of base {number} are read and proven"));
+        // Whatever was added to the backup since: the same restore reaches the same point.
+        let point = match &same {
+            Some(note) if point == Point::End => Point::Cluster(note.until),
+            _ => point,
+        };
+        let proof = prove(&folder, &base, &point, report)?;
+        let goes_on = same.is_some();
+        let note = same.unwrap_or_else(|| Note {
+            backup: identity(&manifest, &base),
+            arguments,
+            until: proof.mark.time,
+            drop: false,
+            stage: super::note::Stage::Begun,
+            sums: std::collections::BTreeMap::new(),
+        });
+        let interrupted = noted.map(|note| note.arguments).filter(|_| !goes_on);
+        Ok(Self {
+            folder,
+            base,
+            proof,
+            note,
+            windows,
+            occupied: target.occupied().await?,
+            serving: target.serving().await?,
+            goes_on,
+            interrupted,
+        })
+    }
+
+    /// The point that will be reached.
+    pub const fn mark(&self) -> Mark {
+        self.proof.mark
+    }
+
+    /// How many collections will be made.
+    pub fn collections(&self) -> usize {
+        self.proof.catalog.collections.len()
+    }
+
+    /// What is not in the base, and why.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.base.left_out
+    }
+
+    /// Why the plan cannot be carried out, if everything that is there is dropped or not; `None` if
+    /// it can.
+    pub fn obstacle(&self, drop: bool) -> Option<String> {
+        if !self.serving.is_empty() {
+            return Some(format!(
+                "nodes serve the replica set: {}. A restore takes the ground from under them: stop \
+                 them first",
+                few(&self.serving)
+            ));
+        }
+        if drop || self.goes_on {
+            return None;
+        }
+        if let Some(interrupted) = &self.interrupted {
+            return Some(format!(
+                "another restore into the replica set was interrupted ({interrupted}): start that \
+                 one again and it goes on, or give --drop to drop all of it and begin this one"
+            ));
+        }
+        (!self.occupied.is_empty()).then(|| {
+            format!(
+                "the replica set is not empty: it has {}. Give an empty one, or --drop to drop all \
+                 of that first",
+                few(&self.occupied)
+            )
+        })
+    }
+}
+
+fn few(all: &[String]) -> String {
+    let mut named: Vec<_> = all.iter().take(NAMED_MAX).cloned().collect();
+    if all.len() > NAMED_MAX {
+        named.push(format!("{} more", all.len() - NAMED_MAX));
+    }
+    named.join(", ")
+}
+
+/// The newest base that reaches the point: it has the fewest events to go through.
+fn base_of<'a>(
+    bases: &'a [Base],
+    windows: &[Window],
+    point: &Point,
+    folder: &Path,
+) -> Result<&'a Base, Error> {
+    if windows.is_empty() {
+        return Err(Error::Folder(format!(
+            "the backup in {} is not finished: `drumline backup` goes on with it",
+            folder.display()
+        )));
+    }
+    let window = windows.iter().rev().find(|window| point.is_in(window));
+    let Some(window) = window else {
+        let can: Vec<_> = windows.iter().map(ToString::to_string).collect();
+        return Err(Error::Point(format!(
+            "{} cannot be restored: the backup reaches {}",
+            point.name(),
+            can.join(", and ")
+        )));
+    };
+    let base = bases.iter().find(|base| base.number == window.base);
+    base.ok_or_else(|| Error::damaged("the manifest", "a base is missing"))
+}
