@@ -238,7 +238,8 @@ impl Source {
         Ok(names.map(str::to_owned).collect())
     }
 
-    async fn indexes(&self, database: &str, name: &str) -> Result<Vec<Document>, StoreError> {
+    /// The indexes of a collection, but for that of `_id` and those that are being built.
+    pub async fn indexes(&self, database: &str, name: &str) -> Result<Vec<Document>, StoreError> {
         let list = doc! { "listIndexes": name, "includeBuildUUIDs": true, "cursor": {} };
         let found = match self.listing(database, list).await {
             Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Vec::new()),
