@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::Report;
+use super::catalog::Catalog;
 use super::check::{Point, Proof, Window, prove, windows};
 use super::error::Error;
 use super::folder::Folder;
@@ -88,13 +89,7 @@ impl Plan {
             sums: std::collections::BTreeMap::new(),
         });
         let interrupted = noted.map(|note| note.arguments).filter(|_| !goes_on);
-        let mut occupied = target.occupied().await?;
-        let mut serving = Vec::new();
-        match is_everything {
-            true => serving = target.serving().await?,
-            // Beside what it makes anything may be there, and nodes may serve it.
-            false => occupied.retain(|name| proof.catalog.has(name)),
-        }
+        let (occupied, serving) = in_the_way(target, &proof.catalog, is_everything).await?;
         Ok(Self {
             folder,
             base,
@@ -157,6 +152,21 @@ impl Plan {
             }
         })
     }
+}
+
+/// What a target has that a restore would meet, and the nodes that serve it.
+async fn in_the_way(
+    target: &Source,
+    catalog: &Catalog,
+    is_everything: bool,
+) -> Result<(Vec<String>, Vec<String>), Error> {
+    let mut occupied = target.occupied().await?;
+    if is_everything {
+        return Ok((occupied, target.serving().await?));
+    }
+    // Beside what it makes anything may be there, and nodes may serve it.
+    occupied.retain(|name| catalog.has(name));
+    Ok((occupied, Vec::new()))
 }
 
 fn few(all: &[String]) -> String {

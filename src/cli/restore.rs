@@ -75,18 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         let target = target.map_err(failed)?;
         let plan = Plan::make(&args.dir, point, &selection, &target, &say);
         let plan = plan.await.map_err(failed)?;
-        for window in &plan.windows {
-            say(&format!("can be restored: {window}"));
-        }
-        for left_out in plan.left_out() {
-            say(&format!("not in the backup: {left_out}"));
-        }
-        if !selection.is_everything() {
-            say("the log is not restored: the replica set keeps its own order and request ids");
-        }
-        if let Some(torn) = &plan.torn {
-            say(torn);
-        }
+        tell(&plan, &selection);
         let what = format!("{} collections as of {}", plan.collections(), plan.mark());
         if args.dry_run {
             let obstacle = plan.obstacle(args.drop);
@@ -127,6 +116,22 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Output::new(format).document(result)?;
         Ok(Exit::Ok)
     })?
+}
+
+/// What can be restored, and what will not be.
+fn tell(plan: &Plan, selection: &Selection) {
+    for window in &plan.windows {
+        say(&format!("can be restored: {window}"));
+    }
+    for left_out in plan.left_out() {
+        say(&format!("not in the backup: {left_out}"));
+    }
+    if !selection.is_everything() {
+        say("the log is not restored: the replica set keeps its own order and request ids");
+    }
+    if let Some(torn) = &plan.torn {
+        say(torn);
+    }
 }
 
 fn doc_count(count: i64) -> String {

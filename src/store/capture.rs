@@ -3,7 +3,7 @@
 //!
 //! The stream has each update as the oplog has it (`showRawUpdateDescription`), and what happens to
 //! views and to the buckets of time-series collections (`showSystemEvents`). Both are options that
-//! MongoDB does not document; docs/adr/0015 says why they are used all the same. Never decides what
+//! MongoDB does not document; docs/adr/0018 says why they are used all the same. Never decides what
 //! belongs into a backup.
 
 use std::time::Duration;
