@@ -15,7 +15,7 @@ use crate::store::Listed;
 pub type Uuid = [u8; 16];
 
 /// The buckets of a time-series collection.
-const BUCKETS: &str = "system.buckets.";
+pub const BUCKETS: &str = "system.buckets.";
 
 /// A collection.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +71,17 @@ impl Catalog {
             catalog.collections.insert(uuid, collection);
         }
         catalog
+    }
+
+    /// Whether there is a collection or a view of this name; a time-series collection has two.
+    pub fn has(&self, namespace: &str) -> bool {
+        let mut views = self.views.keys();
+        views.any(|(database, name)| namespace == format!("{database}.{name}"))
+            || self.collections.values().any(|one| {
+                let series = one.time_series();
+                let series = series.map(|name| format!("{}.{name}", one.database));
+                namespace == one.namespace() || series.is_some_and(|name| name == namespace)
+            })
     }
 
     /// The form in a file, one document each.

@@ -1,7 +1,7 @@
 //! Reads all of a base, proves that it is what was written, and finds the point that a restore is
 //! to reach.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -115,7 +115,7 @@ pub fn verify(folder: &Path, report: Report<'_>) -> Result<Verified, Error> {
     let (folder, manifest) = Folder::to_read(folder)?;
     let mut verified = Verified::default();
     for base in &folder.bases(&manifest)? {
-        let proof = prove(&folder, base, &Point::End, report)?;
+        let proof = prove(&folder, base, &Point::End, false, report)?;
         verified.bases += 1;
         verified.files += proof.files;
         verified.bytes += proof.bytes;
@@ -182,17 +182,20 @@ pub struct Proof {
     pub mark: Mark,
     /// The batch at that time, if the point lies within it.
     pub cut: Option<Cut>,
+    /// How many transactions up to the point changed these collections together, if that was asked.
+    pub together: BTreeMap<BTreeSet<Uuid>, u64>,
     pub files: u64,
     pub bytes: u64,
     pub documents: u64,
     pub events: u64,
 }
 
-/// Reads all of a base.
+/// Reads all of a base. `together`: counts what transactions changed together.
 pub fn prove(
     folder: &Folder,
     base: &Base,
     point: &Point,
+    together: bool,
     report: Report<'_>,
 ) -> Result<Proof, Error> {
     let mut proof = Proof {
@@ -200,6 +203,7 @@ pub fn prove(
         spans: BTreeMap::new(),
         mark: base.window.unwrap_or(base.end),
         cut: None,
+        together: BTreeMap::new(),
         files: 1,
         bytes: base.catalog.bytes,
         documents: 0,
@@ -213,7 +217,7 @@ pub fn prove(
         prove_documents(folder, file, &mut proof)?;
         report(&format!("{} is whole", file.name));
     }
-    let mut walk = Walk::new(base, *point);
+    let mut walk = Walk::new(base, *point, together);
     for segment in folder.segments(base)? {
         prove_events(folder, &segment, &mut walk, &mut proof)?;
         report(&format!("{} is whole", segment.file.name));
@@ -315,6 +319,8 @@ struct Walk {
     reached: bool,
     /// The point lies within the last batch that belongs to it.
     is_within: bool,
+    /// Whether it is noticed what transactions changed together.
+    together: bool,
     /// The log's last position.
     position: Option<i64>,
     group: Group,
@@ -326,16 +332,19 @@ struct Group {
     mark: Mark,
     /// The position and the first and last stamp of the batch that they are.
     has: Option<LogEntry>,
+    /// The collections whose documents they change, if that is noticed. Not the log.
+    uuids: BTreeSet<Uuid>,
     /// Those that change the catalogue.
     changes: Vec<Vec<u8>>,
 }
 
 impl Walk {
-    fn new(base: &Base, point: Point) -> Self {
+    fn new(base: &Base, point: Point, together: bool) -> Self {
         let least = base.window.unwrap_or_default();
         Self {
             reached: false,
             is_within: false,
+            together,
             point,
             least,
             position: None,
@@ -364,6 +373,8 @@ impl Walk {
         }
         if !event.is_of_document() {
             self.group.changes.push(bytes.to_vec());
+        } else if self.together && event.database != crate::model::policy::LOG_DATABASE {
+            self.group.uuids.extend(event.uuid);
         }
         Ok(())
     }
@@ -397,6 +408,9 @@ impl Walk {
             if self.reached {
                 return Ok(());
             }
+        }
+        if group.uuids.len() > 1 {
+            *proof.together.entry(group.uuids).or_default() += 1;
         }
         for change in &group.changes {
             proof.catalog.follow(&Event::read(change)?)?;

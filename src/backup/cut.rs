@@ -166,14 +166,7 @@ fn owners(events: &[Event<'_>], requests: &[Request]) -> Result<Vec<Owner>, Erro
         let seen = documents.entry((event.uuid, key.clone())).or_default();
         if event.kind == Kind::Delete {
             let known = seen.current;
-            let is_it = |one: &&Request| {
-                let namespace = one.namespace.split_once('.');
-                one.deletes
-                    && known.is_none_or(|known| one.t > known)
-                    && namespace == Some((event.database, event.collection))
-                    && one.keys.contains(&key)
-            };
-            let found = requests.iter().find(is_it).map(|one| one.t);
+            let found = deleted_by(event, &key, known, requests);
             let open = Owner {
                 least: known.unwrap_or(first),
                 most: known.or(found).unwrap_or(last),
@@ -207,6 +200,18 @@ fn owners(events: &[Event<'_>], requests: &[Request]) -> Result<Vec<Owner>, Erro
         }
     }
     Ok(owners)
+}
+
+/// The first request after a stamp whose tombstones name the document that is deleted.
+fn deleted_by(event: &Event<'_>, key: &[u8], after: Option<i64>, all: &[Request]) -> Option<i64> {
+    let namespace = Some((event.database, event.collection));
+    let mut later = all
+        .iter()
+        .filter(|one| one.deletes && after.is_none_or(|after| one.t > after));
+    let found = later.find(|one| {
+        one.namespace.split_once('.') == namespace && one.keys.iter().any(|one| one == key)
+    });
+    found.map(|one| one.t)
 }
 
 /// Gives the changes between two marks of a document to the requests of the marks. Says whether the

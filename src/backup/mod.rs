@@ -27,6 +27,7 @@ mod replay;
 mod restore;
 mod run;
 mod scan;
+mod selection;
 mod sums;
 
 pub use check::{Point, Verified, Window, list, verify, windows};
@@ -36,6 +37,7 @@ pub use plan::Plan;
 pub use prune::{Keep, Pruned, prune};
 pub use restore::{Restored, restore};
 pub use run::{Ran, Settings, run};
+pub use selection::{Chosen, Selection};
 
 /// Says how the work goes on, in plain lines.
 pub type Report<'a> = &'a (dyn Fn(&str) + Sync);

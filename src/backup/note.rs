@@ -56,6 +56,8 @@ pub struct Note {
     pub until: Time,
     /// Whether everything that was there is to go.
     pub drop: bool,
+    /// Whether it is all of the backup, with the log: then nobody serves until its end.
+    pub is_everything: bool,
     pub stage: Stage,
     /// What the collections hold at this stage.
     pub sums: BTreeMap<Uuid, Sum>,
@@ -78,7 +80,8 @@ impl Note {
         });
         doc! {
             "_id": 1, "backup": &self.backup, "arguments": &self.arguments,
-            "until": Timestamp::from(self.until), "drop": self.drop, "stage": stage,
+            "until": Timestamp::from(self.until), "drop": self.drop,
+            "everything": self.is_everything, "stage": stage,
             "done": i64::try_from(done).unwrap_or(i64::MAX), "sums": sums.collect::<Vec<_>>(),
         }
     }
@@ -99,6 +102,7 @@ impl Note {
             arguments: document.get_str("arguments").ok()?.to_owned(),
             until: document.get_timestamp("until").ok()?.into(),
             drop: document.get_bool("drop").ok()?,
+            is_everything: document.get_bool("everything").ok()?,
             stage: Stage::of(document.get_str("stage").ok()?, done)?,
             sums: sums.collect::<Option<_>>()?,
         })
@@ -139,6 +143,7 @@ mod tests {
                 arguments: "to the end".into(),
                 until: Time(7, 3),
                 drop: true,
+                is_everything: stage == Stage::Begun,
                 stage,
                 sums: [([3; 16], sum)].into(),
             };

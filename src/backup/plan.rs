@@ -4,11 +4,13 @@
 use std::path::Path;
 
 use super::Report;
+use super::catalog::Catalog;
 use super::check::{Point, Proof, Window, prove, windows};
 use super::error::Error;
 use super::folder::Folder;
 use super::manifest::{Base, LeftOut, Mark};
 use super::note::{Note, identity};
+use super::selection::Selection;
 use crate::store::Source;
 
 /// Of what is in the way, so much is named.
@@ -29,6 +31,8 @@ pub struct Plan {
     pub occupied: Vec<String>,
     /// The nodes that serve the target.
     pub serving: Vec<String>,
+    /// Which transactions have changed what is restored and what is not; `None` if there are none.
+    pub torn: Option<String>,
     /// The same restore was interrupted: it goes on.
     pub goes_on: bool,
     /// Another restore was interrupted.
@@ -40,13 +44,14 @@ impl Plan {
     pub async fn make(
         folder: &Path,
         point: Point,
+        selection: &Selection,
         target: &Source,
         report: Report<'_>,
     ) -> Result<Self, Error> {
         let (folder, manifest) = Folder::to_read(folder)?;
         let bases = folder.bases(&manifest)?;
         let windows = windows(&bases);
-        let arguments = point.to_string();
+        let arguments = format!("{point}{selection}");
         let noted = Note::of(target).await?;
         let mut same = noted.clone().filter(|note| note.arguments == arguments);
         let mut base = None;
@@ -68,25 +73,32 @@ impl Plan {
             Some(note) if point == Point::End => Point::Cluster(note.until),
             _ => point,
         };
-        let proof = prove(&folder, &base, &point, report)?;
+        let is_everything = selection.is_everything();
+        let mut proof = prove(&folder, &base, &point, !is_everything, report)?;
+        let catalog = selection.of(&proof.catalog)?;
+        let torn = selection.torn(&proof.catalog, &catalog, &proof.together);
+        proof.catalog = catalog;
         let goes_on = same.is_some();
         let note = same.unwrap_or_else(|| Note {
             backup: identity(&manifest, &base),
             arguments,
             until: proof.mark.time,
             drop: false,
+            is_everything,
             stage: super::note::Stage::Begun,
             sums: std::collections::BTreeMap::new(),
         });
         let interrupted = noted.map(|note| note.arguments).filter(|_| !goes_on);
+        let (occupied, serving) = in_the_way(target, &proof.catalog, is_everything).await?;
         Ok(Self {
             folder,
             base,
             proof,
             note,
             windows,
-            occupied: target.occupied().await?,
-            serving: target.serving().await?,
+            occupied,
+            serving,
+            torn,
             goes_on,
             interrupted,
         })
@@ -127,13 +139,34 @@ impl Plan {
             ));
         }
         (!self.occupied.is_empty()).then(|| {
-            format!(
-                "the replica set is not empty: it has {}. Give an empty one, or --drop to drop all \
-                 of that first",
-                few(&self.occupied)
-            )
+            let there = few(&self.occupied);
+            match self.note.is_everything {
+                true => format!(
+                    "the replica set is not empty: it has {there}. Give an empty one, or --drop to \
+                     drop all of that first"
+                ),
+                false => format!(
+                    "the replica set has {there} already. Give another name (--ns a.b=c.d), or \
+                     --drop to drop that first"
+                ),
+            }
         })
     }
+}
+
+/// What a target has that a restore would meet, and the nodes that serve it.
+async fn in_the_way(
+    target: &Source,
+    catalog: &Catalog,
+    is_everything: bool,
+) -> Result<(Vec<String>, Vec<String>), Error> {
+    let mut occupied = target.occupied().await?;
+    if is_everything {
+        return Ok((occupied, target.serving().await?));
+    }
+    // Beside what it makes anything may be there, and nodes may serve it.
+    occupied.retain(|name| catalog.has(name));
+    Ok((occupied, Vec::new()))
 }
 
 fn few(all: &[String]) -> String {

@@ -154,12 +154,22 @@ impl Work<'_> {
 
     /// Drops what is to go, and makes the collections.
     async fn begin(&mut self) -> Result<(), Error> {
-        match self.note.drop {
-            true => self.target.drop_everything().await?,
-            // A log without a document is nobody's.
-            false => self.target.unmake("drumline", "log").await?,
-        }
         let Proof { catalog, .. } = &self.plan.proof;
+        match (self.note.is_everything, self.note.drop) {
+            (true, true) => self.target.drop_everything().await?,
+            // A log without a document is nobody's.
+            (true, false) => self.target.unmake("drumline", "log").await?,
+            (false, true) => {
+                for (database, name) in catalog.views.keys() {
+                    self.target.unmake(database, name).await?;
+                }
+                for one in catalog.collections.values() {
+                    let name = one.time_series().unwrap_or(&one.name);
+                    self.target.unmake(&one.database, name).await?;
+                }
+            }
+            (false, false) => {}
+        }
         for collection in catalog.collections.values() {
             make(self.target, collection).await?;
         }
@@ -347,7 +357,17 @@ async fn finish(target: &Source, catalog: &Catalog, report: Report<'_>) -> Resul
             ..
         } = collection;
         if !indexes.is_empty() {
-            index(target, database, name, indexes).await?;
+            // A run that was interrupted may have built some; not all can be asked for again.
+            let there = target.indexes(database, name).await?;
+            let is_there = |index: &Document| {
+                let name = index.get("name");
+                there.iter().any(|there| there.get("name") == name)
+            };
+            let missing = indexes.iter().filter(|index| !is_there(index)).cloned();
+            let missing: Vec<_> = missing.collect();
+            if !missing.is_empty() {
+                index(target, database, name, &missing).await?;
+            }
             built += indexes.len();
             report(&format!(
                 "{database}.{name}: {} indexes are built",

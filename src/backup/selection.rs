@@ -29,7 +29,8 @@ impl FromStr for Chosen {
         let name = |text: &str| {
             let parts = text.split_once('.');
             let parts = parts.filter(|(database, name)| !database.is_empty() && !name.is_empty());
-            let (database, name) = parts.ok_or("give DATABASE.COLLECTION, or two of them with =")?;
+            let (database, name) =
+                parts.ok_or("give DATABASE.COLLECTION, or two of them with =")?;
             match database {
                 "admin" | "config" | "local" => Err("MongoDB's own databases are in no backup"),
                 "drumline" => Err("the log is restored with everything else, or not at all"),
@@ -64,9 +65,11 @@ impl fmt::Display for Selection {
 impl Selection {
     /// Refuses a name that comes twice, on either side.
     pub fn new(chosen: Vec<Chosen>) -> Result<Self, Error> {
-        for side in [|one: &Chosen| &one.from, |one: &Chosen| &one.to] {
+        let from: Vec<_> = chosen.iter().map(|one| &one.from).collect();
+        let to: Vec<_> = chosen.iter().map(|one| &one.to).collect();
+        for side in [from, to] {
             let mut names = BTreeSet::new();
-            for (database, name) in chosen.iter().map(side) {
+            for (database, name) in side {
                 if !names.insert((database, name)) {
                     let why = format!("{database}.{name} is given twice");
                     return Err(Error::Point(why));
@@ -88,9 +91,10 @@ impl Selection {
         let mut some = Catalog::default();
         for Chosen { from, to } in &self.0 {
             let is_it = |database: &str, name: &str| database == from.0 && name == from.1;
-            let found = all.collections.iter().find(|(_, one)| {
-                is_it(&one.database, one.time_series().unwrap_or(&one.name))
-            });
+            let found = all
+                .collections
+                .iter()
+                .find(|(_, one)| is_it(&one.database, one.time_series().unwrap_or(&one.name)));
             if let Some((uuid, collection)) = found {
                 let mut collection = collection.clone();
                 let buckets = collection.time_series().map_or("", |_| BUCKETS);

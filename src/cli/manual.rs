@@ -362,6 +362,10 @@ const EXAMPLES: &[(&str, &[Term])] = &[
                 "drumline restore shop-backup --to-time 2026-01-31T12:00:00Z --dry-run",
                 "Say what would be restored, and where it would end.",
             ),
+            (
+                "drumline restore shop-backup --ns shop.orders=shop.orders_of_may",
+                "One collection, under another name, beside what is there.",
+            ),
         ],
     ),
     (

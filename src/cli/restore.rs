@@ -10,7 +10,7 @@ use super::exit::{ExitError, say};
 use super::output::Output;
 use super::route;
 use super::up::block_on;
-use crate::backup::{self, Error, Plan, Point};
+use crate::backup::{self, Chosen, Error, Plan, Point, Selection};
 use crate::store::Source;
 
 /// Put a backup into an empty replica set.
@@ -36,7 +36,11 @@ pub struct Args {
         value_parser = clap::value_parser!(i64).range(0..)
     )]
     to_stamp: Option<i64>,
-    /// Drop every database of the replica set first
+    /// Restore this collection or view alone, under another name with `a.b=c.d`. May be repeated.
+    /// The log is left out
+    #[arg(long, value_name = "NS[=NS]")]
+    ns: Vec<Chosen>,
+    /// Drop every database of the replica set first; with --ns, what is to be restored
     #[arg(long)]
     drop: bool,
     /// Do not ask before --drop drops
@@ -65,17 +69,13 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         (.., Some(stamp)) => Point::Stamp(stamp),
         _ => Point::End,
     };
+    let selection = Selection::new(args.ns).map_err(failed)?;
     block_on(async move {
         let target = Source::connect(uri.expose()).await.map_err(Error::from);
         let target = target.map_err(failed)?;
-        let plan = Plan::make(&args.dir, point, &target, &say);
+        let plan = Plan::make(&args.dir, point, &selection, &target, &say);
         let plan = plan.await.map_err(failed)?;
-        for window in &plan.windows {
-            say(&format!("can be restored: {window}"));
-        }
-        for left_out in plan.left_out() {
-            say(&format!("not in the backup: {left_out}"));
-        }
+        tell(&plan, &selection);
         let what = format!("{} collections as of {}", plan.collections(), plan.mark());
         if args.dry_run {
             let obstacle = plan.obstacle(args.drop);
@@ -107,9 +107,31 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             doc_count(restored.documents()),
             restored.mark
         ));
-        Output::new(format).document(restored.document())?;
+        let mut result = restored.document();
+        result.extend(
+            plan.torn
+                .clone()
+                .map(|torn| ("torn".to_owned(), torn.into())),
+        );
+        Output::new(format).document(result)?;
         Ok(Exit::Ok)
     })?
+}
+
+/// What can be restored, and what will not be.
+fn tell(plan: &Plan, selection: &Selection) {
+    for window in &plan.windows {
+        say(&format!("can be restored: {window}"));
+    }
+    for left_out in plan.left_out() {
+        say(&format!("not in the backup: {left_out}"));
+    }
+    if !selection.is_everything() {
+        say("the log is not restored: the replica set keeps its own order and request ids");
+    }
+    if let Some(torn) = &plan.torn {
+        say(torn);
+    }
 }
 
 fn doc_count(count: i64) -> String {

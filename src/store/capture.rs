@@ -3,7 +3,7 @@
 //!
 //! The stream has each update as the oplog has it (`showRawUpdateDescription`), and what happens to
 //! views and to the buckets of time-series collections (`showSystemEvents`). Both are options that
-//! MongoDB does not document; docs/adr/0015 says why they are used all the same. Never decides what
+//! MongoDB does not document; docs/adr/0018 says why they are used all the same. Never decides what
 //! belongs into a backup.
 
 use std::time::Duration;
@@ -238,7 +238,8 @@ impl Source {
         Ok(names.map(str::to_owned).collect())
     }
 
-    async fn indexes(&self, database: &str, name: &str) -> Result<Vec<Document>, StoreError> {
+    /// The indexes of a collection, but for that of `_id` and those that are being built.
+    pub async fn indexes(&self, database: &str, name: &str) -> Result<Vec<Document>, StoreError> {
         let list = doc! { "listIndexes": name, "includeBuildUUIDs": true, "cursor": {} };
         let found = match self.listing(database, list).await {
             Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Vec::new()),

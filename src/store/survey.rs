@@ -244,7 +244,9 @@ async fn inside(gate: &Gate, rights: Option<Document>) -> Result<Inside, Error> 
     let note = known(ask_gate_of(gate, DATABASE, note).await);
     let restore = note.and_then(|reply| {
         let found = reply.get_document("cursor").ok()?.get_array("firstBatch");
-        found.ok()?.first()?.as_document().cloned()
+        let found = found.ok()?.first()?.as_document().cloned();
+        // Single collections may come beside a log that is served.
+        found.filter(|note| note.get_bool("everything").unwrap_or(true))
     });
     Ok(Inside {
         rights,

@@ -6,6 +6,7 @@ mod faults;
 mod interrupted;
 mod little;
 mod other_program;
+mod selection;
 mod stamps;
 mod updates;
 
