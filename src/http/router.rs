@@ -14,8 +14,10 @@ use super::auth::ApiKeys;
 use super::browser::{self, Names};
 use super::data_api;
 use super::error::Problem;
+use super::events::Streams;
 use super::log::LogDesk;
-use super::{log, metrics, peer_api, status};
+use super::log_tail::LogTail;
+use super::{log, metrics, peer_api, status, watch};
 use crate::budget::Budget;
 use crate::gateway::Gateway;
 use crate::ground::Board;
@@ -40,6 +42,9 @@ pub struct App {
     /// What reads and their replies take.
     pub reads: Budget,
     pub logs: LogDesk,
+    pub streams: Streams,
+    /// The end of the log, for all who follow it.
+    pub tail: LogTail,
     /// The field of documents that holds their stamp.
     pub stamp_field: Arc<str>,
 }
@@ -55,6 +60,7 @@ impl App {
         stamp_field: &str,
     ) -> Self {
         Self {
+            tail: LogTail::new(gateway.clone()),
             gateway,
             inbox,
             observer,
@@ -64,6 +70,7 @@ impl App {
             budget: Budget::new(IN_FLIGHT_BYTES_MAX),
             reads: Budget::new(READ_BYTES_MAX),
             logs: LogDesk::default(),
+            streams: Streams::default(),
             stamp_field: stamp_field.into(),
         }
     }
@@ -94,6 +101,7 @@ pub fn router(app: App, names: Names) -> Router {
         .route(MESSAGE_PATH, post(peer_api::message))
         .route(&format!("{ACTION_PATH}{{action}}"), post(peer_api::action))
         .route("/log", get(log::handle))
+        .route("/watch", get(watch::handle))
         .merge(open)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -164,7 +172,7 @@ mod tests {
         }
         assert_eq!(
             description["paths"].as_object().unwrap().len(),
-            Action::ALL.len() + 5
+            Action::ALL.len() + 7
         );
     }
 

@@ -329,7 +329,7 @@ impl Source {
         self.open("admin", aggregate, Some(wait)).await
     }
 
-    async fn open(
+    pub(super) async fn open(
         &self,
         database: &str,
         command: Document,

@@ -33,10 +33,12 @@ mod refill;
 mod repair;
 mod reply;
 mod schema;
+mod since;
 mod statement;
 mod stored;
 mod survey;
 mod topology;
+mod watch;
 mod work;
 
 use std::collections::BTreeMap;
@@ -64,13 +66,14 @@ pub use fault::LogFault;
 pub use ground::Fault;
 pub use guest::Guest;
 pub use left::Left;
-pub use log::{Seen, Standing, Tail};
+pub use log::{LOG_DOCUMENTS_MAX, Seen, Standing, Tail};
 pub use members::{Apart, MemberLook};
 pub use name::{Holder, Instance};
 pub use probe::{Look, Probe, members_of};
 pub use read::Question;
 pub use schema::{Entry, LogDocument, STAMP_FIELD};
 pub use survey::survey;
+pub use watch::{Changes, Heard, LogWake, Since, Watched};
 
 /// Every call to MongoDB ends after this long at the latest: the driver has no socket time-out.
 const CALL_MAX: Duration = Duration::from_secs(5);
@@ -96,8 +99,8 @@ const COLLECTION_CALLS_MAX: usize = 8;
 /// Signs of life and of health: up to ten a second for each member, and the driver takes about five
 /// seconds to give up one that is frozen.
 const VITAL_CALLS_MAX: usize = 256;
-/// Reads of the log by clients.
-const LOG_READS_MAX: usize = 4;
+/// Reads of the log: looks of clients, pages of those who follow it, and its end for all of these.
+const LOG_READS_MAX: usize = 6;
 
 /// The replica set behind a node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -110,6 +113,7 @@ pub struct Shared {
     collections: Gate,
     vital: Gate,
     log_reads: Gate,
+    streams: Gate,
     reads: read::Gates,
     node: NodeName,
     members: members::Members,
@@ -172,7 +176,7 @@ impl Store {
             options.clone(),
             "reads of the log",
             LOG_READS_MAX,
-            read::CALLS_MAX,
+            read::CALLS_MAX + watch::CALLS_MAX,
         )?;
         let seen = topology::follow(&mut options);
         let others = LOOK_CALLS_MAX + COLLECTION_CALLS_MAX;
@@ -185,6 +189,7 @@ impl Store {
             order,
             vital,
             reads: read::Gates::beside(&log_reads),
+            streams: log_reads.share("streams of changes", watch::CALLS_MAX),
             log_reads,
             node,
             members: members::Members::new(seen.clone()),
