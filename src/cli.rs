@@ -6,6 +6,8 @@ mod args;
 mod backend;
 mod cluster_table;
 mod exit;
+mod feed;
+mod flow;
 mod json;
 mod output;
 mod route;
@@ -43,6 +45,7 @@ mod serve;
 mod status;
 mod up;
 mod update;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -75,6 +78,7 @@ enum Command {
     Aggregate(aggregate::Args),
     Status(status::Args),
     Log(log::Args),
+    Watch(watch::Args),
     Repair(repair::Args),
     Backup(backup::Args),
     Restore(restore::Args),
@@ -136,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Aggregate(args) => aggregate::run(args),
         Command::Status(args) => status::run(args),
         Command::Log(args) => log::run(args),
+        Command::Watch(args) => watch::run(args),
         Command::Repair(args) => repair::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),

@@ -15,7 +15,7 @@ use tracing::error;
 use self::search::{Place, Search, Setback};
 use crate::budget::Reservation;
 use crate::election::Leadership;
-use crate::model::limits::REQUEST_WAIT_MAX;
+use crate::model::limits::{LOG_PAGE_BYTES_MAX, REQUEST_WAIT_MAX};
 use crate::model::order::CLOCK_AHEAD_MAX;
 use crate::model::{
     Consistency, Documents, Failure, Namespace, NodeName, Outcome, Position, Read, WriteRequest,
@@ -23,7 +23,9 @@ use crate::model::{
 use crate::mutants::{self, Mutant};
 use crate::peer::{Envelope, ForwardError, Forwarder, Relayed};
 use crate::sequencer::{Handle, Validator};
-use crate::store::{Counts, Question, Store, StoreError};
+use crate::store::{
+    Changes, Counts, LOG_DOCUMENTS_MAX, LogWake, Question, Since, Store, StoreError, Watched,
+};
 
 /// Who answered a client's request.
 #[derive(Debug)]
@@ -302,6 +304,29 @@ impl Gateway {
     /// The log's documents from a position on, as they are stored.
     pub async fn log(&self, from: Position, limit: i64) -> Result<Vec<Document>, Failure> {
         Ok(self.store.log_from(from, limit).await?)
+    }
+
+    /// As [`Self::log`], for those who follow it: each with its bytes of BSON.
+    pub async fn log_page(&self, from: Position) -> Result<Vec<(Document, usize)>, Failure> {
+        let page = self
+            .store
+            .log_page(from, LOG_DOCUMENTS_MAX, LOG_PAGE_BYTES_MAX);
+        Ok(page.await?)
+    }
+
+    /// How far a majority has the log.
+    pub async fn log_end(&self) -> Result<Position, Failure> {
+        Ok(self.store.tail().await?.position)
+    }
+
+    /// A stream that says when the log has grown.
+    pub async fn log_wake(&self) -> Result<LogWake, Failure> {
+        Ok(self.store.log_wake().await?)
+    }
+
+    /// The changes of a collection.
+    pub async fn watch(&self, watched: Watched, since: Since) -> Result<Changes, Failure> {
+        self.store.watch(watched, since).await
     }
 
     /// Whether this node can answer requests now; the text says why not.

@@ -152,6 +152,7 @@ pub async fn run(
     );
     let keys = ApiKeys::new(settings.api_keys.iter().map(Secret::expose));
     let app = App::new(gateway, inbox, observer, board, metrics, keys, STAMP_FIELD);
+    let streams = app.streams.clone();
     let app = router(app, names);
     let mut replaced = false;
     let left = async {
@@ -162,6 +163,8 @@ pub async fn run(
                 Shutdown::AtOnce
             }
         };
+        // Before the hand-over: whoever follows goes on at another node meanwhile.
+        streams.end();
         if ended == Shutdown::Leave {
             election.leave().await;
         }

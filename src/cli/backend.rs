@@ -6,13 +6,15 @@ use bson::Document;
 use tokio::time::sleep;
 
 use super::exit::say;
+use super::feed::{Feed, LogFeed, Order};
 use crate::client::{Client, ClientError, Clock, Found, Seen, Written};
 use crate::config::Secret;
+use crate::ejson::{Fields, Format};
 use crate::model::{
     Call, Consistency, Failure, Namespace, Position, Read, RequestId, Stamp, Write, WriteRequest,
     policy,
 };
-use crate::store::{Guest, STAMP_FIELD, StoreError, survey};
+use crate::store::{Changes, Guest, STAMP_FIELD, Since, StoreError, Watched, survey};
 
 /// A request that has taken so long is worth a look at what the connection string leads to.
 const SUSPICIOUS_AFTER: Duration = Duration::from_millis(500);
@@ -68,6 +70,49 @@ impl Backend {
         match self {
             Self::Servers(client) => client.log(from, limit, clock).await,
             Self::Direct(direct) => direct.explain(direct.log(from, limit).await).await,
+        }
+    }
+
+    pub async fn follow_log(&self, from: Option<i64>) -> Result<Feed<'_>, ClientError> {
+        match self {
+            Self::Servers(client) => {
+                let from = from.map(|from| format!("?from={from}")).unwrap_or_default();
+                Ok(Feed::Served {
+                    following: client.follow(format!("/log{from}")),
+                    order: Order::Positions(None),
+                })
+            }
+            Self::Direct(direct) => {
+                // What no waiting mends is said at once.
+                let looked = direct.log(from.unwrap_or(1), 1).await;
+                direct.explain(looked).await?;
+                Ok(Feed::Log(LogFeed::new(direct.guest().await?, from)))
+            }
+        }
+    }
+
+    pub async fn watch(
+        &self,
+        namespace: &Namespace,
+        pipeline: Vec<Document>,
+        from_stamp: Option<i64>,
+    ) -> Result<Feed<'_>, ClientError> {
+        match self {
+            Self::Servers(client) => {
+                let query = watch_query(namespace, &pipeline, from_stamp);
+                Ok(Feed::Served {
+                    following: client.follow(format!("/watch?{query}")),
+                    order: Order::Unknown,
+                })
+            }
+            Self::Direct(direct) => {
+                let changes = direct.watch(namespace, pipeline, from_stamp).await;
+                let changes = Box::new(direct.explain(changes).await?);
+                Ok(Feed::Changes {
+                    changes,
+                    is_silent: false,
+                })
+            }
         }
     }
 }
@@ -152,6 +197,24 @@ impl Direct {
         Ok(guest.log(Position(from), i64::from(limit)).await?)
     }
 
+    async fn watch(
+        &self,
+        namespace: &Namespace,
+        pipeline: Vec<Document>,
+        from_stamp: Option<i64>,
+    ) -> Result<Changes, ClientError> {
+        policy::check_watch(namespace, &pipeline)?;
+        let guest = self.guest().await?;
+        let watched = Watched {
+            namespace: namespace.clone(),
+            pipeline,
+            above: from_stamp,
+        };
+        let since = from_stamp.map_or(Since::Now, Since::Stamp);
+        let opening = async { Ok(guest.watch(watched, since).await?) };
+        self.unless_hopeless(Box::pin(opening)).await
+    }
+
     /// Does what changes nothing, unless it becomes clear that no waiting will help.
     async fn unless_hopeless<T>(
         &self,
@@ -193,6 +256,22 @@ impl Direct {
             other => other.into_failure().into(),
         })
     }
+}
+
+/// What a node is asked for.
+fn watch_query(namespace: &Namespace, pipeline: &[Document], from_stamp: Option<i64>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("ns", &namespace.to_string());
+    if !pipeline.is_empty() {
+        let stages = pipeline.iter().map(|stage| Fields(stage, Format::Short));
+        // The writer of JSON fails only where the text goes, and a String takes all.
+        let stages = serde_json::to_string(&stages.collect::<Vec<_>>()).unwrap_or_default();
+        query.append_pair("pipeline", &stages);
+    }
+    if let Some(stamp) = from_stamp {
+        query.append_pair("fromStamp", &stamp.to_string());
+    }
+    query.finish()
 }
 
 /// MongoDB's codes for who may not, and for what a server does not do that is in no replica set:

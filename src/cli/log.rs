@@ -1,13 +1,13 @@
 //! `drumline log`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::pin::pin;
 
 use bson::{Bson, Document};
-use tokio::time::sleep;
 
 use super::args::{Format, Remote, whole};
-use super::output::{Output, relaxed};
+use super::exit::ExitError;
+use super::flow::Flow;
 use super::session::Session;
 use super::table::{cell, terminal_width};
 use super::{Exit, session};
@@ -17,15 +17,13 @@ use crate::text::{cut, left, right, width as columns_of};
 const PAGE: u32 = 100;
 /// The last position that there can be.
 const POSITION_MAX: u64 = i64::MAX as u64;
-/// How often `--follow` looks for new ones.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
 /// Print the log: one document a batch of requests, in the serial order.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Begin here
-    #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = whole::<i64>(1..=POSITION_MAX))]
-    from: i64,
+    /// Begin here [default: where the log begins]
+    #[arg(long, value_name = "POSITION", value_parser = whole::<i64>(1..=POSITION_MAX))]
+    from: Option<i64>,
     /// Wait for new entries until Ctrl-C
     #[arg(long)]
     follow: bool,
@@ -35,100 +33,91 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     session::run(&args.remote, async |session| {
+        let mut lines = Lines::new(session.format);
+        let mut interrupted = pin!(tokio::signal::ctrl_c());
+        let printed = async {
+            match args.follow {
+                true => follow(session, args.from, &mut lines).await,
+                false => print(session, args.from.unwrap_or(1), &mut lines).await,
+            }
+        };
         tokio::select! {
-            result = print(session, args.from, args.follow) => result,
-            interrupted = tokio::signal::ctrl_c() => Ok(interrupted.map(|()| Exit::Ok)?),
+            result = printed => result?,
+            done = &mut interrupted => done?,
         }
+        lines.flow.end()
     })
 }
 
-async fn print(session: &Session, mut from: i64, follow: bool) -> anyhow::Result<Exit> {
-    let mut lines = Lines::new(session.format);
+async fn print(session: &Session, mut from: i64, lines: &mut Lines) -> anyhow::Result<()> {
     loop {
         let page = session.log(from, PAGE).await?;
         let Some(last) = page.last() else {
-            if !follow {
-                if lines.printed == 0 {
-                    lines.output.nothing(&match from {
-                        1 => "the log is empty".to_owned(),
-                        from => format!("the log has nothing from position {from} on"),
-                    });
-                }
-                return lines.end();
+            if lines.flow.printed == 0 {
+                lines.flow.nothing(&match from {
+                    1 => "the log is empty".to_owned(),
+                    from => format!("the log has nothing from position {from} on"),
+                });
             }
-            sleep(FOLLOW_PAUSE).await;
-            continue;
+            return Ok(());
         };
-        from = position_after(last)?;
-        lines.make_room(&page);
-        for entry in page {
-            lines.entry(entry)?;
-        }
-        lines.output.flush()?;
+        from = position_of(last)? + 1;
+        lines.page(page)?;
     }
 }
 
-fn position_after(entry: &Document) -> anyhow::Result<i64> {
+async fn follow(session: &Session, from: Option<i64>, lines: &mut Lines) -> anyhow::Result<()> {
+    let mut feed = session.follow_log(from).await?;
+    loop {
+        let page = feed.next().await?;
+        lines.page(page)?;
+    }
+}
+
+/// The position of a log document.
+pub fn position_of(entry: &Document) -> Result<i64, ExitError> {
     match entry.get("_id") {
-        Some(Bson::Int64(position)) => Ok(position + 1),
-        Some(Bson::Int32(position)) => Ok(i64::from(*position) + 1),
-        _ => anyhow::bail!("the server sent a log entry without a position"),
+        Some(Bson::Int64(position)) => Ok(*position),
+        Some(Bson::Int32(position)) => Ok(i64::from(*position)),
+        _ => Err(ExitError {
+            exit: Exit::Failed,
+            message: "the server sent a log entry without a position".into(),
+        }),
     }
 }
 
 /// Prints entries as they come: the log may be long, so no table is built from all of it.
 struct Lines {
-    output: Output,
-    format: Format,
-    printed: u64,
+    flow: Flow,
     columns: Columns,
 }
 
 impl Lines {
     fn new(format: Format) -> Self {
         Self {
-            output: Output::new(format),
-            format,
-            printed: 0,
+            flow: Flow::new(format),
             columns: Columns::new(terminal_width()),
         }
     }
 
-    /// A column is as wide as the entries that are known by now need it.
-    fn make_room(&mut self, page: &[Document]) {
-        if self.format == Format::Table {
-            for entry in page {
+    fn page(&mut self, page: Vec<Document>) -> anyhow::Result<()> {
+        // A column is as wide as the entries that are known by now need it.
+        if self.flow.format == Format::Table {
+            for entry in &page {
                 self.columns.make_room(&summary(entry));
             }
         }
-    }
-
-    fn entry(&mut self, entry: Document) -> anyhow::Result<()> {
-        let first = self.printed == 0;
-        self.printed += 1;
-        match self.format {
-            Format::Table => {
-                if first {
-                    let header = self.columns.line(&HEADER.map(str::to_owned));
-                    self.output.line(&header)?;
-                }
-                self.output.line(&self.columns.line(&summary(&entry)))
-            }
-            Format::Json => {
-                let lead = if first { "[\n" } else { ",\n" };
-                self.output.write(&format!("{lead}{:#}", relaxed(entry)))
-            }
-            Format::Jsonl => self.output.line(&relaxed(entry).to_string()),
+        let columns = &self.columns;
+        for entry in page {
+            self.flow.document(entry, |entry, first| {
+                let header = first.then(|| columns.line(&HEADER.map(str::to_owned)));
+                header
+                    .into_iter()
+                    .chain([columns.line(&summary(entry))])
+                    .collect()
+            })?;
         }
-    }
-
-    fn end(mut self) -> anyhow::Result<Exit> {
-        if self.format == Format::Json {
-            self.output
-                .line(if self.printed == 0 { "[]" } else { "\n]" })?;
-        }
-        self.output.flush()?;
-        Ok(Exit::Ok)
+        self.flow.flush()
     }
 }
 
@@ -282,8 +271,8 @@ mod tests {
         let claim = doc! {"_id": 1_i64, "kind": "claim"};
         assert!(columns.line(&summary(&claim)).ends_with("  claim"));
         assert_eq!(summary(&entry(9))[3], "9-11");
-        assert_eq!(position_after(&entry(12)).unwrap(), 13);
-        assert!(position_after(&doc! {}).is_err());
+        assert_eq!(position_of(&entry(12)).unwrap(), 12);
+        assert!(position_of(&doc! {}).is_err());
     }
 
     #[test]

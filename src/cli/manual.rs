@@ -311,6 +311,19 @@ const EXAMPLES: &[(&str, &[Term])] = &[
         )],
     ),
     (
+        "drumline-watch",
+        &[
+            (
+                r#"drumline watch shop.orders '[{"$match": {"operationType": "delete"}}]'"#,
+                "The deletions in a collection, as they happen.",
+            ),
+            (
+                "drumline watch shop.orders --from-stamp 17 -o jsonl",
+                "All that has changed after the write with stamp 17, and goes on changing.",
+            ),
+        ],
+    ),
+    (
         "drumline-repair",
         &[(
             "drumline repair",

@@ -10,6 +10,7 @@ use super::Exit;
 use super::args::{Format, Remote};
 use super::backend::{Backend, Direct};
 use super::exit::{ExitError, say};
+use super::feed::Feed;
 use super::route::{self, Route};
 
 /// What a one-shot command works with.
@@ -126,6 +127,22 @@ impl Session {
     pub async fn log(&self, from: i64, limit: u32) -> Result<Vec<Document>, ExitError> {
         let result = self.backend.log(from, limit, &self.clock).await;
         self.finish(result).await
+    }
+
+    /// The log from a position on, or from its beginning, as it grows.
+    pub async fn follow_log(&self, from: Option<i64>) -> Result<Feed<'_>, ExitError> {
+        Ok(self.backend.follow_log(from).await?)
+    }
+
+    /// The changes of a collection, after the write with a stamp or from now on.
+    pub async fn watch(
+        &self,
+        namespace: &Namespace,
+        pipeline: Vec<Document>,
+        from_stamp: Option<i64>,
+    ) -> Result<Feed<'_>, ExitError> {
+        let feed = self.backend.watch(namespace, pipeline, from_stamp);
+        Ok(feed.await?)
     }
 
     /// Saves the clock before anything is printed: whoever reads the output may act on it at once.

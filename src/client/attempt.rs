@@ -4,9 +4,9 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::header::{HeaderMap, RETRY_AFTER};
-use hyper::{Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use hyper::{Request, Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -19,6 +19,8 @@ use crate::model::limits::REPLY_BYTES_MAX;
 
 /// The most text one reply may have. Canonical Extended JSON takes up to six times its BSON.
 const REPLY_TEXT_BYTES_MAX: usize = 6 * REPLY_BYTES_MAX;
+/// The media type of a stream of events.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// The longest `Retry-After` that is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,16 @@ pub(super) enum Tried {
     /// The server has decided: asking again, here or elsewhere, would not change it.
     Definite(Received),
     /// It may be tried again with the same request id.
+    Setback(Setback),
+}
+
+/// What came of asking for a stream.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Stream(Incoming),
+    /// The server has decided against it, or does not know what a stream is.
+    Answer(Received),
+    /// Another try may succeed.
     Setback(Setback),
 }
 
@@ -84,6 +96,31 @@ impl Connections {
     }
 
     pub(super) async fn attempt(&self, request: Request<Full<Bytes>>) -> Tried {
+        match self.send(request).await {
+            Ok(response) => Self::judged(response).await,
+            Err(setback) => Tried::Setback(setback),
+        }
+    }
+
+    /// Asks for a stream of events.
+    pub(super) async fn open(&self, request: Request<Full<Bytes>>) -> Opened {
+        let response = match self.send(request).await {
+            Ok(response) => response,
+            Err(setback) => return Opened::Setback(setback),
+        };
+        let kind = response.headers().get(CONTENT_TYPE);
+        let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM));
+        if response.status() == StatusCode::OK && is_stream {
+            return Opened::Stream(response.into_body());
+        }
+        match Self::judged(response).await {
+            Tried::Definite(received) => Opened::Answer(received),
+            Tried::Setback(setback) => Opened::Setback(setback),
+        }
+    }
+
+    /// Sends a request; the body of the answer may be still to come.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Setback> {
         let tls = self
             .tls
             .as_ref()
@@ -92,13 +129,13 @@ impl Connections {
             Some(pool) => pool.request(request).await,
             None => self.plain.request(request).await,
         };
-        let response = match sent {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => {
-                return Tried::Setback(Setback::unsent(root_cause(&error)));
-            }
-            Err(error) => return Tried::Setback(Setback::lost(root_cause(&error))),
-        };
+        sent.map_err(|error| match error.is_connect() {
+            true => Setback::unsent(root_cause(&error)),
+            false => Setback::lost(root_cause(&error)),
+        })
+    }
+
+    async fn judged(response: Response<Incoming>) -> Tried {
         let (head, body) = response.into_parts();
         match Limited::new(body, REPLY_TEXT_BYTES_MAX).collect().await {
             Ok(body) => judge(head.status, &head.headers, body.to_bytes()),

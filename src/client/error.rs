@@ -63,6 +63,10 @@ impl Setbacks {
     pub(super) fn one(server: &ServerUrl, why: String) -> Self {
         Self(vec![(server.clone(), why)])
     }
+
+    pub(super) const fn of(whys: Vec<(ServerUrl, String)>) -> Self {
+        Self(whys)
+    }
 }
 
 impl fmt::Display for Setbacks {

@@ -5,6 +5,8 @@
 mod attempt;
 mod clock;
 mod error;
+mod events;
+mod follow;
 mod rotation;
 mod state;
 pub mod wire;
@@ -24,6 +26,8 @@ use crate::view::ClusterView;
 
 pub use clock::{Clock, Seen};
 pub use error::{ClientError, Setbacks};
+pub use events::Event;
+pub use follow::{Following, Told};
 pub use state::ClockFile;
 pub use wire::{Found, Written};
 

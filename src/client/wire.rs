@@ -14,6 +14,9 @@ use crate::model::{Answer, Consistency, Namespace, Read, RequestId, Update, Writ
 use crate::view::ClusterView;
 
 const EJSON: HeaderValue = HeaderValue::from_static("application/ejson");
+/// A stream of events whose data keeps every type.
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream, application/ejson");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -40,6 +43,8 @@ pub struct Message {
     body: Bytes,
     id: Option<RequestId>,
     consistency: Option<Consistency>,
+    /// What of a stream was seen last; the message asks for one if this is there.
+    stream: Option<Option<HeaderValue>>,
 }
 
 impl Message {
@@ -66,6 +71,19 @@ impl Message {
             body: Bytes::new(),
             id: None,
             consistency: None,
+            stream: None,
+        }
+    }
+
+    /// Asks for a stream of events, from the one on that comes after the last that was seen.
+    pub fn stream(path: &str, last_id: Option<&str>) -> Self {
+        Self {
+            method: Method::GET,
+            path: path.to_owned(),
+            body: Bytes::new(),
+            id: None,
+            consistency: None,
+            stream: Some(last_id.and_then(|id| HeaderValue::from_str(id).ok())),
         }
     }
 
@@ -76,6 +94,7 @@ impl Message {
             body: Bytes::new(),
             id: None,
             consistency: None,
+            stream: None,
         }
     }
 
@@ -92,6 +111,7 @@ impl Message {
                 .into(),
             id: None,
             consistency: None,
+            stream: None,
         }
     }
 
@@ -110,7 +130,7 @@ impl Message {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(format!("{server}{}", self.path))
-            .header(ACCEPT, EJSON)
+            .header(ACCEPT, if self.stream.is_some() { EVENTS } else { EJSON })
             // Whatever path stands in front of the node's own.
             .header(SHOW_STAMP, "true")
             .header(STAMP, seen.t);
@@ -129,6 +149,9 @@ impl Message {
         }
         if let Some(consistency) = self.consistency {
             request = request.header(READ, consistency_name(consistency));
+        }
+        if let Some(Some(last_id)) = &self.stream {
+            request = request.header(LAST_EVENT_ID, last_id.clone());
         }
         request.body(Full::new(self.body.clone()))
     }
@@ -358,9 +381,22 @@ fn take_documents(body: &mut Document, field: &str) -> Result<Vec<Document>, Str
     documents.collect()
 }
 
+/// Codes of errors that pass, or that another server may not have.
+pub const PASSING_CODES: [&str; 4] = [
+    "Unavailable",
+    "TooManyRequests",
+    "NoCoordinator",
+    "StaleRead",
+];
+
 /// The text and the code of a Data API error; `None` if the body is not one.
 pub fn refusal(received: &Received) -> Option<(String, String)> {
-    let body = received.document().ok()?;
+    refusal_in(&received.body)
+}
+
+/// The same of an error that came in the middle of a reply.
+pub fn refusal_in(json: &[u8]) -> Option<(String, String)> {
+    let body = ejson::reply(json).ok()?;
     let message = body.get_str("error").ok()?.to_owned();
     let code = match body.get("error_code") {
         Some(Bson::String(code)) => code.clone(),

@@ -62,7 +62,7 @@ pub fn log(
 }
 
 /// The buffer is the only part of writing JSON that can fail, and says so with a [`Failure`].
-fn no_room(error: io::Error) -> Failure {
+pub fn no_room(error: io::Error) -> Failure {
     error.downcast().unwrap_or(Failure::Busy)
 }
 

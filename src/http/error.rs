@@ -76,6 +76,11 @@ impl Problem {
         }
     }
 
+    /// The body of the reply, for where it is said in the middle of one.
+    pub fn to_json(&self) -> Vec<u8> {
+        body(&self.text(), self.code(), self.mongodb_code())
+    }
+
     /// MongoDB's number for the error, where it is MongoDB's.
     const fn mongodb_code(&self) -> Option<i32> {
         match self {
@@ -108,6 +113,7 @@ const fn status_of(failure: &Failure) -> StatusCode {
             StatusCode::BAD_REQUEST
         }
         Failure::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Failure::Gone(_) => StatusCode::GONE,
         Failure::WrongCredentials => StatusCode::UNAUTHORIZED,
         Failure::IdReused => StatusCode::UNPROCESSABLE_ENTITY,
         Failure::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -121,6 +127,7 @@ fn code_of(failure: &Failure) -> &str {
     match failure {
         Failure::Invalid(_) => "InvalidParameter",
         Failure::TooLarge(_) => "TooLarge",
+        Failure::Gone(_) => "Gone",
         Failure::NoCredentials => "MissingParameter",
         Failure::WrongCredentials => "InvalidSession",
         Failure::IdReused => "IdempotencyKeyReused",
@@ -177,7 +184,7 @@ struct ErrorBody<'a> {
     mongodb_code: Option<i32>,
 }
 
-fn reply(status: StatusCode, error: &str, error_code: &str, mongodb_code: Option<i32>) -> Response {
+fn body(error: &str, error_code: &str, mongodb_code: Option<i32>) -> Vec<u8> {
     let body = ErrorBody {
         error,
         error_code,
@@ -185,7 +192,11 @@ fn reply(status: StatusCode, error: &str, error_code: &str, mongodb_code: Option
         mongodb_code,
     };
     // Strings and a number always serialize.
-    let bytes = serde_json::to_vec(&body).unwrap_or_default();
+    serde_json::to_vec(&body).unwrap_or_default()
+}
+
+fn reply(status: StatusCode, error: &str, error_code: &str, mongodb_code: Option<i32>) -> Response {
+    let bytes = body(error, error_code, mongodb_code);
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
@@ -232,7 +243,8 @@ pub(super) mod examples {
             Failure::NoCoordinator => Failure::Unavailable(text()),
             Failure::Unavailable(_) => Failure::Unknown,
             Failure::Unknown => Failure::Stale(text()),
-            Failure::Stale(_) => Failure::LogFault(text()),
+            Failure::Stale(_) => Failure::Gone(text()),
+            Failure::Gone(_) => Failure::LogFault(text()),
             Failure::LogFault(_) => Failure::ReadRefused {
                 code: 2,
                 name: "BadValue".into(),

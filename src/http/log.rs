@@ -1,4 +1,5 @@
 //! `GET /log?from=<position>&limit=<count>`: the log's documents, for `drumline log` and auditors.
+//! Whoever accepts `text/event-stream` gets them as they come (`log_stream`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::encode;
 use super::error::Problem;
 use super::headers::RequestHeaders;
 use super::router::App;
+use super::{encode, events, log_stream};
 use crate::budget::Budget;
 use crate::ejson;
 use crate::model::limits::{
@@ -33,6 +34,14 @@ async fn answer(app: &App, request: Request) -> Result<Response, Problem> {
     app.keys.check(request.headers())?;
     let asked = RequestHeaders::read(request.headers())?;
     let (from, limit) = range(request.uri().query().unwrap_or_default())?;
+    if events::are_wanted(request.headers()) {
+        if limit.is_some() {
+            let why = "a stream of the log takes no 'limit'";
+            return Err(Failure::Invalid(why.into()).into());
+        }
+        return log_stream::reply(app, request.headers(), from, asked.reply).await;
+    }
+    let (from, limit) = (from.unwrap_or(Position(1)), limit.unwrap_or(LIMIT_DEFAULT));
     // Held until the documents are no more.
     let _turn = app.logs.turn().await?;
     let documents = app.gateway.log(from, limit).await?;
@@ -108,8 +117,8 @@ impl Drop for Here {
     }
 }
 
-fn range(query: &str) -> Result<(Position, i64), Failure> {
-    let (mut from, mut limit) = (1, LIMIT_DEFAULT);
+fn range(query: &str) -> Result<(Option<Position>, Option<i64>), Failure> {
+    let (mut from, mut limit) = (None, None);
     let mut named = BTreeSet::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -119,12 +128,12 @@ fn range(query: &str) -> Result<(Position, i64), Failure> {
         let number = ejson::count_text(value).ok().filter(|number| *number >= 1);
         let wrong = || Failure::Invalid(format!("'{name}' must be a whole number from 1 on"));
         match name {
-            "from" => from = number.ok_or_else(wrong)?,
-            "limit" => limit = number.ok_or_else(wrong)?,
+            "from" => from = Some(Position(number.ok_or_else(wrong)?)),
+            "limit" => limit = Some(number.ok_or_else(wrong)?),
             _ => return Err(Failure::Invalid("the log takes 'from' and 'limit'".into())),
         }
     }
-    Ok((Position(from), limit))
+    Ok((from, limit))
 }
 
 #[cfg(test)]
@@ -157,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn ranges_have_defaults_and_refuse_nonsense() {
-        assert_eq!(range(""), Ok((Position(1), LIMIT_DEFAULT)));
-        assert_eq!(range("from=7&limit=3"), Ok((Position(7), 3)));
+    fn ranges_are_read_and_nonsense_is_refused() {
+        assert_eq!(range(""), Ok((None, None)));
+        assert_eq!(range("from=7&limit=3"), Ok((Some(Position(7)), Some(3))));
         for bad in [
             "from=0",
             "from=x",

@@ -14,8 +14,10 @@ use super::auth::ApiKeys;
 use super::browser::{self, Names};
 use super::data_api;
 use super::error::Problem;
+use super::events::Streams;
 use super::log::LogDesk;
-use super::{log, metrics, peer_api, status};
+use super::log_tail::LogTail;
+use super::{log, metrics, peer_api, status, watch};
 use crate::budget::Budget;
 use crate::gateway::Gateway;
 use crate::ground::Board;
@@ -40,6 +42,9 @@ pub struct App {
     /// What reads and their replies take.
     pub reads: Budget,
     pub logs: LogDesk,
+    pub streams: Streams,
+    /// The end of the log, for all who follow it.
+    pub tail: LogTail,
     /// The field of documents that holds their stamp.
     pub stamp_field: Arc<str>,
 }
@@ -55,6 +60,7 @@ impl App {
         stamp_field: &str,
     ) -> Self {
         Self {
+            tail: LogTail::new(gateway.clone()),
             gateway,
             inbox,
             observer,
@@ -64,6 +70,7 @@ impl App {
             budget: Budget::new(IN_FLIGHT_BYTES_MAX),
             reads: Budget::new(READ_BYTES_MAX),
             logs: LogDesk::default(),
+            streams: Streams::default(),
             stamp_field: stamp_field.into(),
         }
     }
@@ -94,6 +101,7 @@ pub fn router(app: App, names: Names) -> Router {
         .route(MESSAGE_PATH, post(peer_api::message))
         .route(&format!("{ACTION_PATH}{{action}}"), post(peer_api::action))
         .route("/log", get(log::handle))
+        .route("/watch", get(watch::handle))
         .merge(open)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -166,7 +174,7 @@ mod tests {
         }
         assert_eq!(
             description["paths"].as_object().unwrap().len(),
-            Action::ALL.len() + 5
+            Action::ALL.len() + 7
         );
     }
 
@@ -198,16 +206,25 @@ mod tests {
             let described: BTreeSet<_> = described.iter().filter_map(Value::as_str).collect();
             assert_eq!(&described, codes, "{status}");
         }
-        // Those that no operation of the description can have: 405 is for other methods.
+        // Those that no action can have: 405 is for other methods, 410 for streams, 421 for paths without a
+        // key.
         let of_actions = told
             .keys()
-            .filter(|status| !["405", "421"].contains(&status.as_str()));
+            .filter(|status| !["405", "410", "421"].contains(&status.as_str()));
         for action in Action::ALL {
             let path = format!("/action/{}", action.name());
             // A read has no request id.
             let own = |status: &&String| !action.is_read() || *status != "422";
             let expected: BTreeSet<_> = of_actions.clone().filter(own).cloned().collect();
             assert_eq!(refusals(&description, &path, "post"), expected, "{path}");
+        }
+        for path in ["/log", "/watch"] {
+            let refusals = refusals(&description, path, "get");
+            assert!(
+                ["403", "410"]
+                    .iter()
+                    .all(|status| refusals.contains(*status))
+            );
         }
         for path in ["/status", "/metrics", "/livez", "/readyz", "/openapi.json"] {
             let refusals = refusals(&description, path, "get");

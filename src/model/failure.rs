@@ -12,6 +12,10 @@ pub enum Failure {
     /// The request, or what it asks for, is larger than a bound. Nothing was done.
     #[error("{0}")]
     TooLarge(String),
+    /// What the request asks for is not kept any more. Nothing was done; the text says what can be
+    /// had.
+    #[error("{0}")]
+    Gone(String),
     /// No credentials were given. Nothing was done.
     #[error(
         "must specify some form of authentication (either email+password, api-key, or jwt) in the request header or body"
@@ -100,6 +104,7 @@ impl Failure {
         match self {
             Self::Invalid(_)
             | Self::TooLarge(_)
+            | Self::Gone(_)
             | Self::NoCredentials
             | Self::WrongCredentials
             | Self::IdReused

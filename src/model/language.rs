@@ -23,7 +23,7 @@ const STAGES: [(&str, &str); 3] = [
     ),
     (
         "$changeStream",
-        "it has no end; follow the log with `drumline log --follow`",
+        "it has no end; `drumline watch` and GET /watch are there for that",
     ),
 ];
 

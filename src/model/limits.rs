@@ -67,6 +67,23 @@ pub const LOG_LOOKS_WAITING_MAX: usize = 64;
 pub const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The memory that replies with the log may hold together until they are sent. Past it: 429.
 pub const LOG_REPLY_BYTES_MAX: usize = 128 << 20;
+/// How many may follow the log at a node at once. Past it: 429.
+pub const LOG_FOLLOWERS_MAX: usize = 1_024;
+/// How many may watch a collection at a node at once: each has a cursor in MongoDB, and a
+/// connection to it. Past it: 429.
+pub const WATCHES_MAX: usize = 32;
+/// The memory that events may hold together until they are sent. Past it they wait.
+pub const STREAM_BYTES_MAX: usize = 128 << 20;
+/// How many of those who follow the log and have fallen behind read a page of it at once.
+pub const LOG_PAGES_MAX: usize = 2;
+/// A page of theirs ends with the log document that passes this size.
+pub const LOG_PAGE_BYTES_MAX: usize = 256 << 10;
+/// The end of the log that a node keeps for all who follow it, in bytes of BSON.
+pub const LOG_KEPT_BYTES_MAX: usize = 4 << 20;
+/// A stream without an event says at least so often that it lives.
+pub const STREAM_BEAT: Duration = Duration::from_secs(2);
+/// How long a stream waits for MongoDB before it is cut.
+pub const STREAM_PATIENCE_MAX: Duration = Duration::from_secs(10);
 /// The most connections a node keeps open. Past it, the one that is idle for longest is closed.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// So many more, for peers that come while all the others have requests in progress.
@@ -186,6 +203,23 @@ mod tests {
                 "replies with the log together",
                 mebibytes(LOG_REPLY_BYTES_MAX),
             ),
+            ("streams of the log", count(LOG_FOLLOWERS_MAX)),
+            ("streams of changes", count(WATCHES_MAX)),
+            (
+                "events that are to be sent together",
+                mebibytes(STREAM_BYTES_MAX),
+            ),
+            ("pages of the log for streams at once", count(LOG_PAGES_MAX)),
+            (
+                "one page of the log for a stream",
+                format!("{} KiB", LOG_PAGE_BYTES_MAX >> 10),
+            ),
+            (
+                "end of the log that is kept for streams",
+                mebibytes(LOG_KEPT_BYTES_MAX),
+            ),
+            ("silence of a stream", seconds(STREAM_BEAT)),
+            ("wait of a stream for MongoDB", seconds(STREAM_PATIENCE_MAX)),
             ("open connections", count(CONNECTIONS_MAX)),
             ("further connections, for peers", count(PEER_CONNECTIONS)),
             (

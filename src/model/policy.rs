@@ -33,6 +33,33 @@ pub fn check(call: &Call, stamp_field: &str) -> Result<(), Failure> {
     }
 }
 
+/// The stages that MongoDB lets a stream of changes have.
+const WATCH_STAGES: [&str; 8] = [
+    "$addFields",
+    "$match",
+    "$project",
+    "$redact",
+    "$replaceRoot",
+    "$replaceWith",
+    "$set",
+    "$unset",
+];
+
+/// Refuses what must not be watched, and a pipeline that a stream of changes cannot have.
+pub fn check_watch(namespace: &Namespace, pipeline: &[Document]) -> Result<(), Failure> {
+    check_database(namespace)?;
+    let stages = pipeline.iter().flat_map(Document::keys);
+    let is_known = |stage: &str| WATCH_STAGES.contains(&stage);
+    if let Some(stage) = stages.into_iter().find(|stage| !is_known(stage)) {
+        return refuse(format!(
+            "a stream of changes takes no stage '{}': its stages are {}",
+            stage.escape_debug(),
+            WATCH_STAGES.join(", ")
+        ));
+    }
+    language::check_pipeline(namespace, pipeline)
+}
+
 /// What a request names goes into the log, beside what its neighbours name.
 fn check_keys(write: &Write) -> Result<(), Failure> {
     if write.key_bytes() <= KEY_BYTES_MAX {
@@ -301,6 +328,30 @@ mod tests {
             .map(|failure| failure.to_string())
     }
 
+    #[test]
+    fn only_what_filters_and_shapes_may_stand_in_a_watch() {
+        let watch = |stage: Document| check_watch(&namespace(), &[stage]);
+        assert!(watch(doc! {"$match": {"operationType": "insert"}}).is_ok());
+        assert!(watch(doc! {"$project": {"fullDocument.a": 1}}).is_ok());
+        for stage in [
+            "$lookup",
+            "$group",
+            "$out",
+            "$changeStream",
+            "$limit",
+            "match",
+        ] {
+            let why = watch(doc! {stage: {}}).unwrap_err().to_string();
+            assert!(why.contains(stage), "{why}");
+        }
+        assert!(watch(doc! {"$match": {"$where": "1"}}).is_err());
+        assert!(watch(doc! {"$set": {"a": {"$function": {}}}}).is_err());
+        for database in ["drumline", "Drumline", "admin", "local", "config"] {
+            let namespace = Namespace::new(database, "log").unwrap();
+            assert!(check_watch(&namespace, &[]).is_err(), "{database}");
+        }
+    }
+
     fn find(filter: Document) -> Call {
         let read = Read::FindOne {
             filter,
@@ -417,7 +468,7 @@ mod tests {
         );
         let inner = doc! {"$lookup": {"from": "x", "as": "y", "pipeline": [out]}};
         assert_refused(&aggregate(doc! {"$facet": {"a": [inner]}}), "$out");
-        assert_refused(&aggregate(doc! {"$changeStream": {}}), "drumline log");
+        assert_refused(&aggregate(doc! {"$changeStream": {}}), "drumline watch");
         assert_eq!(refusal(&aggregate(doc! {"$project": {"a": "$out"}})), None);
     }
 

@@ -335,7 +335,7 @@ impl Source {
         self.open(database, find, None).await
     }
 
-    async fn open(
+    pub(super) async fn open(
         &self,
         database: &str,
         command: Document,

@@ -13,6 +13,7 @@ use super::error::StoreError;
 use super::log::{Standing, Tail};
 use super::read::Question;
 use super::schema::{DATABASE, Entry, GUESTS};
+use super::watch::{Changes, LogWake, Since, Watched};
 use crate::budget::Budget;
 use crate::model::limits::{IN_FLIGHT_BYTES_MAX, REQUEST_RUN_MAX, REQUEST_WAIT_MAX};
 use crate::model::order::{CLOCK_AHEAD_MAX, clock_is_at_its_end};
@@ -96,6 +97,16 @@ impl Guest {
     pub async fn log(&self, from: Position, limit: i64) -> Result<Vec<bson::Document>, Failure> {
         let documents = self.store.log_from(from, limit).await;
         documents.map_err(StoreError::into_failure)
+    }
+
+    /// A stream that says when the log has grown.
+    pub async fn log_wake(&self) -> Result<LogWake, Failure> {
+        Ok(self.store.log_wake().await?)
+    }
+
+    /// The changes of a collection.
+    pub async fn watch(&self, watched: Watched, since: Since) -> Result<Changes, Failure> {
+        self.store.watch(watched, since).await
     }
 
     async fn append(

@@ -318,6 +318,17 @@ impl Store {
     /// [`LOG_DOCUMENTS_MAX`], and no more after [`LOG_BYTES_MAX`]; one at least, if there is one.
     /// Only what a majority holds.
     pub async fn log_from(&self, from: Position, limit: i64) -> Result<Vec<Document>, StoreError> {
+        let page = self.log_page(from, limit, LOG_BYTES_MAX).await?;
+        Ok(page.into_iter().map(|(document, _)| document).collect())
+    }
+
+    /// As [`Self::log_from`], each with its bytes of BSON, and no more after `bytes_max`.
+    pub async fn log_page(
+        &self,
+        from: Position,
+        limit: i64,
+        bytes_max: usize,
+    ) -> Result<Vec<(Document, usize)>, StoreError> {
         let look = move |client: Client| async move {
             let log = log_of(&client);
             let find = log.find(doc! {"_id": {"$gte": from.0}});
@@ -327,9 +338,10 @@ impl Store {
             let mut found = find.read_concern(ReadConcern::majority()).await?;
             let mut documents = Vec::new();
             let mut bytes = 0;
-            while bytes < LOG_BYTES_MAX && found.advance().await? {
-                bytes += found.current().as_bytes().len();
-                documents.push(plain(found.current())?);
+            while bytes < bytes_max && found.advance().await? {
+                let size = found.current().as_bytes().len();
+                bytes += size;
+                documents.push((plain(found.current())?, size));
             }
             Ok::<_, StoreError>(documents)
         };

@@ -37,10 +37,12 @@ mod repair;
 mod reply;
 mod schema;
 mod serving;
+mod since;
 mod statement;
 mod stored;
 mod survey;
 mod topology;
+mod watch;
 mod work;
 
 use std::collections::BTreeMap;
@@ -69,13 +71,14 @@ pub use fault::LogFault;
 pub use ground::Fault;
 pub use guest::Guest;
 pub use left::Left;
-pub use log::{Seen, Standing, Tail};
+pub use log::{LOG_DOCUMENTS_MAX, Seen, Standing, Tail};
 pub use members::{Apart, MemberLook};
 pub use name::{Holder, Instance};
 pub use probe::{Look, Probe, members_of};
 pub use read::Question;
 pub use schema::{Entry, LogDocument, STAMP_FIELD};
 pub use survey::survey;
+pub use watch::{Changes, Heard, LogWake, Since, Watched};
 
 /// Every call to MongoDB ends after this long at the latest: the driver has no socket time-out.
 const CALL_MAX: Duration = Duration::from_secs(5);
@@ -101,8 +104,8 @@ const COLLECTION_CALLS_MAX: usize = 8;
 /// Signs of life and of health: up to ten a second for each member, and the driver takes about five
 /// seconds to give up one that is frozen.
 const VITAL_CALLS_MAX: usize = 256;
-/// Reads of the log by clients.
-const LOG_READS_MAX: usize = 4;
+/// Reads of the log: looks of clients, pages of those who follow it, and its end for all of these.
+const LOG_READS_MAX: usize = 6;
 
 /// The replica set behind a node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -115,6 +118,7 @@ pub struct Shared {
     collections: Gate,
     vital: Gate,
     log_reads: Gate,
+    streams: Gate,
     reads: read::Gates,
     node: NodeName,
     members: members::Members,
@@ -178,7 +182,7 @@ impl Store {
             options.clone(),
             "reads of the log",
             LOG_READS_MAX,
-            read::CALLS_MAX,
+            read::CALLS_MAX + watch::CALLS_MAX,
         )?;
         let others = LOOK_CALLS_MAX + COLLECTION_CALLS_MAX;
         let order = Gate::open(options, "the order", ORDER_CALLS_MAX, others)?;
@@ -191,6 +195,7 @@ impl Store {
             order,
             vital,
             reads: read::Gates::beside(&log_reads),
+            streams: log_reads.share("streams of changes", watch::CALLS_MAX),
             log_reads,
             node,
             members: members::Members::new(seen.clone()),

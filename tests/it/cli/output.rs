@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::one_line;
 use super::server::{Reply, Server};
-use crate::support::{Sandbox, kill};
+use crate::support::{Sandbox, kill, wait_until};
 
 #[test]
 fn a_document_that_is_not_there_is_status_1() {
@@ -68,38 +68,41 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
 #[test]
 fn the_log_is_followed_until_ctrl_c() {
     let sandbox = Sandbox::new();
-    let page = |position| {
-        Reply::new(
-            200,
-            &format!(r#"{{"entries":[{{"_id":{{"$numberLong":"{position}"}}}}]}}"#),
-        )
+    let stream = |positions: &[i64]| {
+        let event = |at| format!("id: {at}\ndata: {{\"_id\":{{\"$numberLong\":\"{at}\"}}}}\n\n");
+        let events: String = positions.iter().map(event).collect();
+        Reply::new(200, &events).with("content-type", "text/event-stream")
     };
-    let empty = || Reply::new(200, r#"{"entries":[]}"#);
-    let server = Server::start([page(5), empty(), page(6), empty()]);
+    // Each ends, so the command asks for the next, which may begin too early.
+    let busy = || Reply::error(429, "too many");
+    let server = Server::start([stream(&[5]), busy(), stream(&[5, 6, 7]), stream(&[])]);
     let mut command = sandbox
         .drumline(&["log", "--from", "5", "--follow", "--servers", &server.url])
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(command.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "{\"_id\":5}");
-    assert_eq!(lines.next().unwrap().unwrap(), "{\"_id\":6}");
+    for expected in ["{\"_id\":5}", "{\"_id\":6}", "{\"_id\":7}"] {
+        assert_eq!(lines.next().unwrap().unwrap(), expected);
+    }
+    wait_until("it asks again", || server.asked().len() > 3);
     kill(command.id(), Signal::INT);
-    assert!(command.wait().unwrap().success());
-    let paths: Vec<_> = server
-        .asked()
-        .into_iter()
-        .map(|asked| asked.path)
-        .take(3)
-        .collect();
-    assert_eq!(
-        paths,
-        [
-            "/log?from=5&limit=100",
-            "/log?from=6&limit=100",
-            "/log?from=6&limit=100"
-        ]
+    let output = command.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("drumline: waiting for a server: http"),
+        "{said}"
     );
+    let asked: Vec<_> = server.asked().into_iter().take(4).collect();
+    for asked in &asked {
+        assert_eq!(asked.path, "/log?from=5");
+        assert!(asked.headers["accept"].starts_with("text/event-stream"));
+    }
+    let resumed = asked.iter().map(|asked| asked.headers.get("last-event-id"));
+    let resumed: Vec<_> = resumed.map(|id| id.map(String::as_str)).collect();
+    assert_eq!(resumed, [None, Some("5"), Some("5"), Some("7")]);
 }
 
 #[test]

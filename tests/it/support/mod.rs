@@ -21,6 +21,7 @@ pub mod proxy;
 mod sandbox;
 pub mod sniffed;
 mod stand_in;
+pub mod stream;
 mod terminal;
 pub mod transactions;
 pub mod trio;
