@@ -50,6 +50,17 @@ pub struct Progress {
     pub doubted_since: Option<Instant>,
 }
 
+impl Progress {
+    /// Notes whether the batch in flight is in doubt; whether that is new.
+    pub(super) fn doubt(&mut self, doubts: bool) -> bool {
+        let changes = doubts != self.doubted_since.is_some();
+        if changes {
+            self.doubted_since = doubts.then(Instant::now);
+        }
+        changes
+    }
+}
+
 /// Submits writes. Cheap to clone; the queue behind it is bounded.
 #[derive(Debug, Clone)]
 pub struct Handle {

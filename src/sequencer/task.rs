@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::arrange::Touches;
@@ -345,13 +345,8 @@ impl Task {
     }
 
     fn set_doubt(&self, doubts: bool) {
-        self.progress.send_if_modified(|progress| {
-            let changes = doubts != progress.doubted_since.is_some();
-            if changes {
-                progress.doubted_since = doubts.then(Instant::now);
-            }
-            changes
-        });
+        self.progress
+            .send_if_modified(|progress| progress.doubt(doubts));
     }
 
     fn ran(&mut self, ran: Result<Run, StoreError>) -> Ran {
