@@ -117,7 +117,15 @@ impl Follower {
     async fn page(&mut self) -> Result<Bytes, Failure> {
         let _turn = self.app.streams.page_turn().await?;
         let from = self.next.unwrap_or(Position(1));
-        let page = LogEvent::page(self.app.gateway.log_page(from).await?);
+        let mut page = LogEvent::page(self.app.gateway.log_page(from).await?);
+        // What comes before a position that is missing is shown first.
+        let next = page.iter().zip(from.0..);
+        let whole = next
+            .take_while(|(event, at)| event.position.0 == *at)
+            .count();
+        if whole > 0 && self.next.is_some() {
+            page.truncate(whole);
+        }
         let mut frame = Frame::new(self.app.streams.memory());
         for event in &page {
             event.write(self.format, &mut frame)?;

@@ -184,8 +184,7 @@ impl LogTail {
             }
         };
         let (begin, mut end) = {
-            let mut kept = self.kept();
-            kept.heard = Instant::now();
+            let kept = self.kept();
             (kept.begin, kept.end)
         };
         if begin.is_none() {
@@ -195,6 +194,8 @@ impl LogTail {
         }
         loop {
             let page = LogEvent::page(gateway.log_page(end.next()).await?);
+            // Only a log that can be read is heard of.
+            self.kept().heard = Instant::now();
             let Some(last) = page.last() else {
                 return Ok(());
             };

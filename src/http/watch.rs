@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bson::Bson;
+use tokio::task::spawn_blocking;
 
 use super::error::Problem;
 use super::events::{self, Frame, Speech, Streams};
@@ -95,8 +96,13 @@ impl Watcher {
     async fn speak(&mut self) -> Result<Bytes, Failure> {
         let heard = self.changes.next().await?;
         let mut frame = Frame::new(self.streams.memory());
-        write(&heard, &mut frame)?;
-        Ok(frame.into_bytes())
+        // A batch may be 16 MB: heartbeats share the other threads.
+        let written = spawn_blocking(move || {
+            write(&heard, &mut frame)?;
+            Ok(frame.into_bytes())
+        });
+        // Work that is not done was not begun: the node is stopping.
+        written.await.unwrap_or(Err(Failure::Busy))
     }
 }
 

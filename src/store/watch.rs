@@ -43,10 +43,13 @@ pub struct Watched {
 }
 
 impl Watched {
-    fn stages(&self) -> Vec<Document> {
-        let above = self
-            .above
-            .map(|stamp| doc! { "$match": {"$nor": [{STAMP: {"$lte": stamp}}]} });
+    /// What another program writes may carry an old stamp: only changes of the batch that holds the
+    /// stamp are judged by theirs. Those have one time, and the stream begins with it.
+    fn stages(&self, since: &Since) -> Vec<Document> {
+        let above = self.above.zip(since.time()).map(|(stamp, time)| {
+            let before = doc! { STAMP: {"$lte": stamp}, "clusterTime": {"$lte": time} };
+            doc! { "$match": {"$nor": [before]} }
+        });
         let own = [stamp_stage()].into_iter().chain(above);
         own.chain(self.pipeline.iter().cloned()).collect()
     }
@@ -68,6 +71,15 @@ pub enum Since {
 }
 
 impl Since {
+    /// The cluster time at which the stream begins, if it is known.
+    fn time(&self) -> Option<Timestamp> {
+        match self {
+            Self::Now | Self::Stamp(_) => None,
+            Self::Time(time) | Self::Inside(time, _) => Some(*time),
+            Self::Event(id) => time_of(&doc! { "_data": id }.to_vec().ok()?),
+        }
+    }
+
     /// Whether this event comes later. The texts of tokens are in the order of the events.
     fn is_before(&self, event: &str) -> bool {
         match self {
@@ -95,6 +107,8 @@ pub struct Changes {
     watched: Watched,
     since: Since,
     rows: Option<Rows>,
+    /// When MongoDB last answered.
+    answered: Instant,
 }
 
 /// Changes that came together; none, if there were none for a second.
@@ -161,6 +175,7 @@ impl Store {
             watched,
             since,
             rows: None,
+            answered: Instant::now(),
         };
         changes.rows = Some(changes.until_open().await?);
         Ok(changes)
@@ -248,12 +263,16 @@ impl Changes {
         let batch = match self.store.heard(&mut rows).await {
             Ok(Some(batch)) => {
                 self.rows = Some(rows);
+                self.answered = Instant::now();
                 Some(batch)
             }
             // The collection is gone: the stream goes on with the next of its name.
             Ok(None) => None,
             Err(error) => {
                 debug!(%error, "a stream of changes broke off");
+                if self.answered.elapsed() >= STREAM_PATIENCE_MAX {
+                    return Err(error.into_failure());
+                }
                 self.judge(error).await?;
                 None
             }
@@ -278,10 +297,10 @@ impl Changes {
             return Ok(rows);
         }
         let until = Instant::now() + STREAM_PATIENCE_MAX;
-        let stages = self.watched.stages();
         let namespace = self.watched.namespace.clone();
         loop {
             let (database, collection) = (namespace.database(), namespace.collection());
+            let stages = self.watched.stages(&self.since);
             let open = self
                 .store
                 .stream(database, collection, &self.since, &stages);
@@ -321,8 +340,7 @@ impl Changes {
         let Since::Event(id) = &self.since else {
             return false;
         };
-        let token = doc! { "_data": id }.to_vec().ok();
-        let Some(time) = token.and_then(|token| time_of(&token)) else {
+        let Some(time) = self.since.time() else {
             return false;
         };
         self.since = Since::Inside(time, id.clone());
