@@ -99,6 +99,37 @@ fn each_change_tells_its_stamp_where_a_document_carries_it() {
 }
 
 #[test]
+fn after_a_stamp_all_is_shown_that_comes_later_whatever_stamp_it_carries() {
+    Runtime::new().unwrap().block_on(async {
+        let cluster = Cluster::shared();
+        let http = Http::to(cluster);
+        let first = act(&http, "insertOne", "old", json!({"document": {"_id": 1}})).await;
+        let second = act(&http, "insertOne", "old", json!({"document": {"_id": 2}})).await;
+        // Another program puts a document back as it was read.
+        let driver = Client::with_uri_str(&cluster.info.mongodb_uri)
+            .await
+            .unwrap();
+        let other = driver.database("watched").collection::<Document>("old");
+        let mut read = other.find_one(doc! {"_id": 1}).await.unwrap().unwrap();
+        read.insert("q", 1);
+        other.replace_one(doc! {"_id": 1}, read).await.unwrap();
+        let third = act(&http, "insertOne", "old", json!({"document": {"_id": 3}})).await;
+        let path = format!("/watch?ns=watched.old&fromStamp={}", stamp(&second));
+        let stream = Stream::open(cluster, &path);
+        eventually("the last write is shown", async || {
+            stream.assert_lives();
+            let last = ("insert".to_owned(), Some(stamp(&third)));
+            stream.has(|event| short(event) == last).then_some(())
+        })
+        .await;
+        let told: Vec<_> = stream.told().iter().map(short).collect();
+        let expected = [("replace", stamp(&first)), ("insert", stamp(&third))];
+        let expected = expected.map(|(kind, stamp)| (kind.to_owned(), Some(stamp)));
+        assert_eq!(told, expected);
+    });
+}
+
+#[test]
 fn a_watch_goes_on_when_its_collection_is_made_anew_and_filters_by_its_pipeline() {
     Runtime::new().unwrap().block_on(async {
         let cluster = Cluster::shared();
