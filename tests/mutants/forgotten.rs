@@ -17,9 +17,11 @@ pub fn connections_hang(runtime: &Runtime, sandbox: Sandbox) -> Violations {
         };
         let trio = Trio::start(&cluster, setup).await;
         let seen = forgotten(&trio).await;
-        match seen.reply == Ok(201) && seen.after == seen.before {
+        // In the end the driver's monitoring finds out too, and cuts off what hangs.
+        let holds = seen.reply == Ok(201) && seen.after == seen.before && seen.renewals > 0;
+        match holds {
             true => Violations::default(),
-            false => Violations::other(vec![format!("another had to take over: {seen:?}")]),
+            false => Violations::other(vec![format!("what hangs was waited for: {seen:?}")]),
         }
     })
 }
