@@ -406,8 +406,13 @@ async fn measure(cluster: &Cluster, row: &Row) -> bool {
     holds
 }
 
-async fn epoch(cluster: &Cluster) -> Value {
-    Http::to(cluster).get("/status").await.json()["epoch"].clone()
+/// The epoch at the end of the log, once MongoDB tells it.
+async fn epoch(cluster: &Cluster) -> i64 {
+    let http = Http::to(cluster);
+    eventually("the status tells the epoch", async || {
+        http.get("/status").await.json()["epoch"].as_i64()
+    })
+    .await
 }
 
 /// One of the others, until the end.
