@@ -183,7 +183,13 @@ fn owners(events: &[Event<'_>], requests: &[Request]) -> Result<Vec<Owner>, Erro
         } else {
             let stamp = stamp_in(event).filter(|t| (first..=last).contains(t));
             match stamp.filter(|t| seen.current != Some(*t)) {
-                None => seen.open.push(at),
+                None => {
+                    if event.kind == Kind::Insert {
+                        // An upsert makes a document anew: what was before has no part in it.
+                        seen.current = None;
+                    }
+                    seen.open.push(at);
+                }
                 Some(t) => {
                     let open = std::mem::take(&mut seen.open);
                     seen.came_first = settle(seen, &open, t, requests, &mut owners);
@@ -238,10 +244,12 @@ fn settle(seen: &Seen, open: &[usize], t: i64, all: &[Request], owners: &mut [Ow
     match open {
         [] => false,
         [at] => {
-            let later = match (has_changed(t), has_changed(before)) {
-                (Some(changed), _) => Some(changed),
-                (None, Some(false)) => Some(true),
+            let later = match (has_changed(before), has_changed(t)) {
+                // The earlier one has one change: it came before its mark, or it is this.
+                (Some(true), _) => Some(seen.came_first),
+                (Some(false), _) => Some(true),
                 (None, _) if seen.came_first => Some(true),
+                (None, Some(false)) => Some(false),
                 (None, _) => None,
             };
             owners[*at] = match later {

@@ -44,6 +44,13 @@ impl Batch {
         self
     }
 
+    /// What an upsert makes has no stamp before its mark.
+    fn upsert(mut self, id: i32) -> Self {
+        let event = doc! {"operationType": "insert", "fullDocument": {"_id": id}};
+        self.events.push(change(id, event));
+        self
+    }
+
     fn replace(mut self, id: i32, t: i64) -> Self {
         let document = doc! {"_id": id, "_stamp": stamped(t)};
         let event = doc! {"operationType": "replace", "fullDocument": document};
@@ -187,6 +194,37 @@ fn the_clients_change_goes_with_its_mark_before_it_or_after() {
         .entry(10, "updateOne", &[1], updated(0))
         .entry(11, "updateOne", &[1], updated(1));
     assert_eq!(batch.kept(10), [0]);
+}
+
+#[test]
+fn an_upsert_after_a_deletion_is_not_the_deletions() {
+    let upserted = doc! {"matched": 0_i64, "modified": 0_i64, "upserted": 1};
+    let batch = Batch::new()
+        .delete(1)
+        .upsert(1)
+        .mark(1, 12)
+        .user(1)
+        .mark(1, 13)
+        .entry(11, "deleteOne", &[1], deleted())
+        .entry(12, "updateOne", &[1], upserted)
+        .entry(13, "updateOne", &[1], updated(1));
+    assert_eq!(batch.kept(11), [0]);
+    assert_eq!(batch.kept(12), [0, 1, 2]);
+}
+
+#[test]
+fn each_of_two_that_make_a_document_anew_has_its_own_change() {
+    let batch = Batch::new()
+        .mark(1, 10)
+        .user(1)
+        .mark(1, 11)
+        .user(1)
+        .mark(1, 12)
+        .entry(10, "updateOne", &[1], updated(1))
+        .entry(11, "updateOne", &[1], updated(1))
+        .entry(12, "updateOne", &[1], updated(0));
+    assert_eq!(batch.kept(10), [0, 1]);
+    assert_eq!(batch.kept(11), [0, 1, 2, 3]);
 }
 
 #[test]
