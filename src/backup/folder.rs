@@ -252,7 +252,17 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_str().unwrap_or_default();
-        if name != LOCK && name != DRAFT && !is_ours(name) {
+        // A first run that was killed leaves a catalogue at the most; more than that had a manifest.
+        let is_left = [LOCK, DRAFT, &catalog_name(1)].contains(&name);
+        if !is_left && is_ours(name) {
+            return Err(Error::Folder(format!(
+                "{} holds files of a backup ('{name}') whose {} is missing: put that back, or give \
+                 another folder",
+                path.display(),
+                manifest::NAME
+            )));
+        }
+        if !is_left {
             return Err(Error::Folder(format!(
                 "{} holds other files ('{name}') and no backup: give a new or an empty folder",
                 path.display()
@@ -317,6 +327,17 @@ pub(super) mod tests {
         assert!(told.ends_with("is no folder"), "{told}");
         let told = Folder::to_read(folder.path()).unwrap_err().to_string();
         assert!(told.contains("holds no backup"), "{told}");
+    }
+
+    #[test]
+    fn a_backup_that_has_lost_its_manifest_is_not_written_over() {
+        let folder = Temporary::new();
+        // A first run that was killed may leave this.
+        fs::write(folder.path().join(catalog_name(1)), "x").unwrap();
+        drop(Folder::to_write(folder.path()).unwrap());
+        fs::write(folder.path().join("b0001-f000001.dlb"), "x").unwrap();
+        let told = Folder::to_write(folder.path()).unwrap_err().to_string();
+        assert!(told.contains("whose manifest.json is missing"), "{told}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Stage {
     Events(usize),
     /// Everything is in and was read back; indexes and views are made.
     Indexes,
+    /// What was read back is not what it must be: it does not go on.
+    Spoiled,
 }
 
 impl Stage {
@@ -31,6 +33,7 @@ impl Stage {
             Self::Documents(done) => ("documents", done),
             Self::Events(done) => ("events", done),
             Self::Indexes => ("indexes", 0),
+            Self::Spoiled => ("spoiled", 0),
         }
     }
 
@@ -40,6 +43,7 @@ impl Stage {
             "documents" => Self::Documents(done),
             "events" => Self::Events(done),
             "indexes" => Self::Indexes,
+            "spoiled" => Self::Spoiled,
             _ => return None,
         })
     }
@@ -59,6 +63,9 @@ pub struct Note {
     /// Whether it is all of the backup, with the log: then nobody serves until its end.
     pub is_everything: bool,
     pub stage: Stage,
+    /// The SHA-256 of the last file that is in at this stage; empty if there is none. Another copy of
+    /// the backup may have grown otherwise.
+    pub after: String,
     /// What the collections hold at this stage.
     pub sums: BTreeMap<Uuid, Sum>,
 }
@@ -82,7 +89,8 @@ impl Note {
             "_id": 1, "backup": &self.backup, "arguments": &self.arguments,
             "until": Timestamp::from(self.until), "drop": self.drop,
             "everything": self.is_everything, "stage": stage,
-            "done": i64::try_from(done).unwrap_or(i64::MAX), "sums": sums.collect::<Vec<_>>(),
+            "done": i64::try_from(done).unwrap_or(i64::MAX), "after": &self.after,
+            "sums": sums.collect::<Vec<_>>(),
         }
     }
 
@@ -104,6 +112,7 @@ impl Note {
             drop: document.get_bool("drop").ok()?,
             is_everything: document.get_bool("everything").ok()?,
             stage: Stage::of(document.get_str("stage").ok()?, done)?,
+            after: document.get_str("after").ok()?.to_owned(),
             sums: sums.collect::<Option<_>>()?,
         })
     }
@@ -137,6 +146,7 @@ mod tests {
             Stage::Documents(3),
             Stage::Events(7),
             Stage::Indexes,
+            Stage::Spoiled,
         ] {
             let note = Note {
                 backup: "a 1 5.1 00".into(),
@@ -145,6 +155,7 @@ mod tests {
                 drop: true,
                 is_everything: stage == Stage::Begun,
                 stage,
+                after: "ab12".into(),
                 sums: [([3; 16], sum)].into(),
             };
             let mut document = note.document();

@@ -9,7 +9,7 @@ use super::check::{Point, Proof, Window, prove, windows};
 use super::error::Error;
 use super::folder::Folder;
 use super::manifest::{Base, LeftOut, Mark};
-use super::note::{Note, identity};
+use super::note::{Note, Stage, identity};
 use super::selection::Selection;
 use crate::store::Source;
 
@@ -35,8 +35,8 @@ pub struct Plan {
     pub torn: Option<String>,
     /// The same restore was interrupted: it goes on.
     pub goes_on: bool,
-    /// Another restore was interrupted.
-    interrupted: Option<String>,
+    /// Another restore was interrupted, or this one has spoiled what it was putting back.
+    interrupted: Option<Note>,
 }
 
 impl Plan {
@@ -53,7 +53,8 @@ impl Plan {
         let windows = windows(&bases);
         let arguments = format!("{point}{selection}");
         let noted = Note::of(target).await?;
-        let mut same = noted.clone().filter(|note| note.arguments == arguments);
+        let mut same = (noted.clone())
+            .filter(|note| note.arguments == arguments && note.stage != Stage::Spoiled);
         let mut base = None;
         if let Some(note) = &same {
             base = bases
@@ -85,10 +86,11 @@ impl Plan {
             until: proof.mark.time,
             drop: false,
             is_everything,
-            stage: super::note::Stage::Begun,
+            stage: Stage::Begun,
+            after: String::new(),
             sums: std::collections::BTreeMap::new(),
         });
-        let interrupted = noted.map(|note| note.arguments).filter(|_| !goes_on);
+        let interrupted = noted.filter(|_| !goes_on);
         let (occupied, serving) = in_the_way(target, &proof.catalog, is_everything).await?;
         Ok(Self {
             folder,
@@ -123,20 +125,40 @@ impl Plan {
     /// it can.
     pub fn obstacle(&self, drop: bool) -> Option<String> {
         if !self.serving.is_empty() {
-            return Some(format!(
-                "nodes serve the replica set: {}. A restore takes the ground from under them: stop \
-                 them first",
-                few(&self.serving)
-            ));
+            return Some(in_the_way_of(&self.serving));
         }
-        if drop || self.goes_on {
+        if self.goes_on {
             return None;
         }
-        if let Some(interrupted) = &self.interrupted {
-            return Some(format!(
-                "another restore into the replica set was interrupted ({interrupted}): start that \
-                 one again and it goes on, or give --drop to drop all of it and begin this one"
-            ));
+        if let Some(noted) = &self.interrupted {
+            // What a restore of everything has left half done, single collections do not mend.
+            let mends = self.note.is_everything || !noted.is_everything;
+            let asked = &noted.arguments;
+            let what = match noted.stage {
+                Stage::Spoiled => format!(
+                    "somebody else has written to what a restore was putting back ({asked})"
+                ),
+                _ => format!(
+                    "another restore into the replica set was interrupted ({asked}): start that one \
+                     again and it goes on"
+                ),
+            };
+            match (mends, drop) {
+                (true, true) => {}
+                (true, false) => {
+                    return Some(format!(
+                        "{what}; or give --drop to drop all of it and begin this one"
+                    ));
+                }
+                (false, _) => {
+                    return Some(format!(
+                        "{what}; a restore of everything with --drop begins anew"
+                    ));
+                }
+            }
+        }
+        if drop {
+            return None;
         }
         (!self.occupied.is_empty()).then(|| {
             let there = few(&self.occupied);
@@ -165,8 +187,18 @@ async fn in_the_way(
         return Ok((occupied, target.serving().await?));
     }
     // Beside what it makes anything may be there, and nodes may serve it.
-    occupied.retain(|name| catalog.has(name));
+    // A time-series collection is listed by its buckets.
+    let plain = |name: &str| name.replacen(".system.buckets.", ".", 1);
+    occupied.retain(|name| catalog.has(name) || catalog.has(&plain(name)));
     Ok((occupied, Vec::new()))
+}
+
+/// What is told where nodes serve.
+pub(super) fn in_the_way_of(serving: &[String]) -> String {
+    format!(
+        "nodes serve the replica set: {}. A restore takes the ground from under them: stop them first",
+        few(serving)
+    )
 }
 
 fn few(all: &[String]) -> String {

@@ -78,6 +78,10 @@ pub async fn restore(
         work.note.drop = drop;
         target.note(work.note.document()).await?;
     }
+    if work.note.is_everything {
+        // A node that has begun to serve before the note was there does not know of it.
+        work.keep_off().await?;
+    }
     let mut failing: Option<(Stage, Patience)> = None;
     loop {
         let error = match work.run().await {
@@ -111,6 +115,38 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Nothing is touched where nodes serve.
+    async fn keep_off(&self) -> Result<(), Error> {
+        let serving = self.target.serving().await?;
+        if serving.is_empty() {
+            return Ok(());
+        }
+        if self.note.stage == Stage::Begun && !self.plan.goes_on {
+            self.target.forget_note().await?;
+        }
+        Err(Error::Target(super::plan::in_the_way_of(&serving)))
+    }
+
+    /// What was read back is not what it must be. To go on from there would find it so again; but if
+    /// the primary has changed, it may have been the loss of what the earlier one had.
+    async fn spoiled(&mut self, error: Error) -> Error {
+        if !matches!(error, Error::Target(_)) {
+            return error;
+        }
+        let noted = async {
+            if self.target.reign().await? != self.reign {
+                return Ok(Some(changed().into()));
+            }
+            self.note.stage = Stage::Spoiled;
+            self.target.note(self.note.document()).await?;
+            Ok::<_, StoreError>(None)
+        };
+        match noted.await {
+            Ok(passing) => passing.unwrap_or(error),
+            Err(passing) => passing.into(),
+        }
+    }
+
     /// From the stage that was noted last to the end.
     async fn run(&mut self) -> Result<Restored, Error> {
         let target = self.target;
@@ -129,7 +165,9 @@ impl Work<'_> {
         }
         if let Stage::Events(done) = self.note.stage {
             self.events(done, &mut replay).await?;
-            compare(target, &replay).await?;
+            if let Err(error) = compare(target, &replay).await {
+                return Err(self.spoiled(error).await);
+            }
             self.seal(Stage::Indexes, &mut replay).await?;
         }
         let indexes = finish(target, catalog, self.report).await?;
@@ -157,8 +195,12 @@ impl Work<'_> {
         let Proof { catalog, .. } = &self.plan.proof;
         match (self.note.is_everything, self.note.drop) {
             (true, true) => self.target.drop_everything().await?,
-            // A log without a document is nobody's.
-            (true, false) => self.target.unmake("drumline", "log").await?,
+            // A log without a document is nobody's, nor are the marks of one that was there before.
+            (true, false) => {
+                for name in ["log", "marks", "guests"] {
+                    self.target.unmake("drumline", name).await?;
+                }
+            }
             (false, true) => {
                 for (database, name) in catalog.views.keys() {
                     self.target.unmake(database, name).await?;
@@ -171,7 +213,13 @@ impl Work<'_> {
             (false, false) => {}
         }
         for collection in catalog.collections.values() {
-            make(self.target, collection).await?;
+            let is_new = make(self.target, collection).await?;
+            if !(is_new || self.note.drop || self.is_second_try) {
+                return Err(Error::Target(format!(
+                    "{} is there by now: somebody else has made it",
+                    collection.namespace()
+                )));
+            }
         }
         self.is_second_try = false;
         let all = catalog.collections.iter();
@@ -202,12 +250,28 @@ impl Work<'_> {
     async fn documents(&mut self, done: usize, replay: &mut Replay<'_>) -> Result<(), Error> {
         let Plan { folder, base, .. } = self.plan;
         let files = base.files.all(folder.path())?;
+        self.is_behind(done.checked_sub(1).and_then(|at| files.get(at)))?;
         for (at, file) in files.iter().enumerate().skip(done) {
             base_documents(folder, file, replay).await?;
+            self.note.after.clone_from(&file.sha256);
             self.seal(Stage::Documents(at + 1), replay).await?;
             (self.report)(&format!("{} is put in", file.name));
         }
+        self.note.after.clear();
         self.seal(Stage::Events(0), replay).await
+    }
+
+    /// The files that are in already are those of this backup.
+    fn is_behind(&self, last: Option<&FileEntry>) -> Result<(), Error> {
+        let after = last.map_or("", |file| file.sha256.as_str());
+        match after == self.note.after {
+            true => Ok(()),
+            false => Err(Error::Target(
+                "the restore that was interrupted was from another copy of this backup: go on from \
+                 that one, or begin anew from this one into an empty replica set"
+                    .into(),
+            )),
+        }
     }
 
     async fn events(&mut self, done: usize, replay: &mut Replay<'_>) -> Result<(), Error> {
@@ -218,6 +282,8 @@ impl Work<'_> {
             ..
         } = self.plan;
         let segments = folder.segments(base)?;
+        let last = done.checked_sub(1).and_then(|at| segments.get(at));
+        self.is_behind(last.map(|segment| &segment.file))?;
         for (at, segment) in segments.iter().enumerate().skip(done) {
             if segment.first > proof.mark.time {
                 break;
@@ -245,6 +311,7 @@ impl Work<'_> {
             if replay.is_second_try {
                 recount(self.target, replay).await?;
             }
+            self.note.after.clone_from(&segment.file.sha256);
             self.seal(Stage::Events(at + 1), replay).await?;
             (self.report)(&format!("{} is applied", segment.file.name));
         }
@@ -281,7 +348,8 @@ async fn base_documents(
     Ok(())
 }
 
-async fn make(target: &Source, collection: &Collection) -> Result<(), Error> {
+/// Makes a collection; whether there was none.
+async fn make(target: &Source, collection: &Collection) -> Result<bool, Error> {
     let mut options = first_options(&collection.options);
     let name = collection.time_series().unwrap_or(&collection.name);
     if collection.time_series().is_some() {
@@ -294,8 +362,7 @@ async fn make(target: &Source, collection: &Collection) -> Result<(), Error> {
             series.remove("bucketRoundingSeconds");
         }
     }
-    target.make(&collection.database, name, options).await?;
-    Ok(())
+    Ok(target.make(&collection.database, name, options).await?)
 }
 
 /// What a collection holds by now, as a majority has it.

@@ -46,6 +46,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             say("nothing was changed: that document must be taken out by hand first");
             return Ok(Exit::Failed);
         }
+        if let Some(LogFault::HalfRestored(_)) = fault {
+            say("nothing was changed: the restore must come to its end first");
+            return Ok(Exit::Failed);
+        }
         // Nodes that run may know more than what is stored: where all of it was dropped, say.
         let position = store.repair(fault.as_ref()).await.map_err(failed)?;
         say(&format!(

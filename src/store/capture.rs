@@ -18,7 +18,7 @@ use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use super::codes::{
     BSON_OBJECT_TOO_LARGE, CHANGE_STREAM_FATAL, CHANGE_STREAM_HISTORY_LOST,
     COLLECTION_UUID_MISMATCH, CURSOR_KILLED, CURSOR_NOT_FOUND, INVALID_RESUME_TOKEN,
-    NAMESPACE_NOT_FOUND, QUERY_PLAN_KILLED, SNAPSHOT_TOO_OLD, UNAUTHORIZED,
+    NAMESPACE_NOT_FOUND, QUERY_PLAN_KILLED, SNAPSHOT_TOO_OLD, UNAUTHORIZED, UNREADABLE_INDEX,
 };
 use super::error::StoreError;
 use super::gate::Gate;
@@ -241,16 +241,38 @@ impl Source {
     /// The indexes of a collection, but for that of `_id` and those that are being built.
     pub async fn indexes(&self, database: &str, name: &str) -> Result<Vec<Document>, StoreError> {
         let list = doc! { "listIndexes": name, "includeBuildUUIDs": true, "cursor": {} };
-        let found = match self.listing(database, list).await {
+        let mut found = match self.listing(database, list).await {
             Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Vec::new()),
+            Err(error) if error.code() == Some(UNREADABLE_INDEX) => {
+                self.built_indexes(database, name).await?
+            }
             found => found?,
         };
         // One that is being built has `buildUUID`; its end is an event.
-        Ok(found
+        found.retain(|index| {
+            let is_whole = !index.contains_key("buildUUID") && !index.contains_key("clustered");
+            is_whole && index.get_str("name").ok() != Some("_id_")
+        });
+        Ok(found)
+    }
+
+    /// MongoDB 6.0 cannot tell of an index on a time-series collection that it is being built.
+    async fn built_indexes(&self, database: &str, name: &str) -> Result<Vec<Document>, StoreError> {
+        let stats = doc! { "collStats": name };
+        let stats = self.run(database, stats, CALL_MAX).await?;
+        let building: Vec<&Bson> = stats
+            .get_array("indexBuilds")
             .into_iter()
-            .filter(|index| !index.contains_key("buildUUID") && !index.contains_key("clustered"))
-            .filter(|index| index.get_str("name").ok() != Some("_id_"))
-            .collect())
+            .flatten()
+            .collect();
+        let list = doc! { "listIndexes": name, "cursor": {} };
+        let mut found = self.listing(database, list).await?;
+        found.retain(|index| {
+            index
+                .get("name")
+                .is_none_or(|name| !building.contains(&name))
+        });
+        Ok(found)
     }
 
     async fn listing(&self, database: &str, list: Document) -> Result<Vec<Document>, StoreError> {

@@ -55,6 +55,8 @@ pub const TRANSACTION_TOO_LARGE_FOR_CACHE: i32 = 388;
 pub const BSON_OBJECT_TOO_LARGE: i32 = 10_334;
 pub const DUPLICATE_KEY: i32 = 11_000;
 pub const INTERRUPTED_BY_STATE_CHANGE: i32 = 11_602;
+/// What `listIndexes` says of an index that it cannot show. It has no name.
+pub const UNREADABLE_INDEX: i32 = 5_254_501;
 
 /// Codes below this have a name in MongoDB's source. Those above it are numbers of single checks,
 /// which MongoDB names `Location` with the number, but for the few that are in the table.

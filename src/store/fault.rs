@@ -44,6 +44,12 @@ pub enum LogFault {
          {id}. Take it out of the collection, and the nodes go on by themselves"
     )]
     Foreign { id: String },
+    /// It is part of what a restore is putting back.
+    #[error(
+        "a restore into the replica set is not at its end ({0}): start it again, and it goes on; the \
+         nodes serve when it has ended"
+    )]
+    HalfRestored(String),
     /// An index is missing and cannot be made.
     #[error(
         "the log drumline.log has no index that keeps request ids apart, and MongoDB does not \

@@ -210,7 +210,7 @@ pub(super) struct Inside {
     pub config: Option<Document>,
     pub compatibility: Option<String>,
     /// What a restore that is not at its end has noted.
-    pub restore: Option<Document>,
+    pub restore: Option<String>,
 }
 
 /// What one `hello` gives away, whoever sent it.
@@ -305,13 +305,12 @@ pub(super) fn of_hosts(found: &[(String, Found)], intent: &Intent) -> Result<Str
 
 /// What the primary itself tells, to one who is logged in.
 pub(super) fn of_inside(inside: &Inside) -> Option<Fault> {
+    if let Some(asked) = &inside.restore {
+        return Some(Fault::HalfRestored(asked.clone()));
+    }
     let missing = inside.rights.as_ref().map(missing_rights);
     if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
         return Some(Fault::NoRights(missing));
-    }
-    if let Some(note) = &inside.restore {
-        let told = note.get_str("arguments").unwrap_or("of another version");
-        return Some(Fault::HalfRestored(told.to_owned()));
     }
     let config = inside.config.as_ref();
     let journaled =

@@ -49,8 +49,8 @@ impl Guest {
     pub async fn write(&self, request: WriteRequest) -> Result<Outcome, Failure> {
         let deadline = Instant::now() + REQUEST_WAIT_MAX;
         let makes = request.write.makes_documents();
-        self.store.ensure(&request.namespace, makes).await?;
         self.store.survey().await?;
+        self.store.ensure(&request.namespace, makes).await?;
         let mut session = self.store.batch_session().await?;
         let written = timeout_at(deadline, self.append(&mut session, &request)).await;
         if let Ok(written) = written {

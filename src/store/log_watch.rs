@@ -16,7 +16,9 @@ use super::error::StoreError;
 use super::fault::LogFault;
 use super::log::{Tail, plain};
 use super::reply::first_write_error;
-use super::schema::{DATABASE, LOG, MARKS, batch_of, batch_to_bson, indexes};
+use super::schema::{
+    DATABASE, LOG, MARKS, RESTORE, batch_of, batch_to_bson, half_restored, indexes,
+};
 use super::{Store, log_of};
 use crate::model::{BatchId, Epoch, Position};
 
@@ -234,6 +236,9 @@ impl Store {
     async fn look_over(&self) -> Result<(), StoreError> {
         // All that the look must show is learnt before it begins; and all that this process knows
         // is noted for the others, before one of them takes the log for what it was.
+        if let Some(asked) = self.half_restored().await? {
+            return Err(StoreError::Log(LogFault::HalfRestored(asked)));
+        }
         self.note_progress().await;
         let known = self.memory.known().clone();
         let mark = self.mark().await?;
@@ -277,6 +282,18 @@ impl Store {
         self.remember(&tail);
         self.note_progress().await;
         Ok(())
+    }
+
+    async fn half_restored(&self) -> Result<Option<String>, StoreError> {
+        let find = |client: Client| async move {
+            let notes = client.database(DATABASE).collection::<Document>(RESTORE);
+            notes
+                .find_one(doc! {})
+                .read_concern(ReadConcern::local())
+                .await
+        };
+        let note = self.bounded(&self.looks, find).await?;
+        Ok(note.as_ref().and_then(half_restored))
     }
 
     /// The batch ids at some positions, of those that are there.

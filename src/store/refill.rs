@@ -108,19 +108,20 @@ impl Source {
         term.ok_or_else(|| StoreError::Unavailable("there is no primary".into()))
     }
 
-    /// Makes a collection or a view with these options. One that is there is left as it is.
+    /// Makes a collection or a view with these options; whether there was none. One that is there is
+    /// left as it is.
     pub async fn make(
         &self,
         database: &str,
         name: &str,
         options: Document,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut create = doc! { "create": name };
         create.extend(options);
         create.insert("writeConcern", doc! {"w": 1});
         match self.run(database, create, WRITE_MAX).await {
-            Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),
-            made => made.map(drop),
+            Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(false),
+            made => made.map(|_| true),
         }
     }
 

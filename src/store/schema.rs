@@ -22,6 +22,14 @@ pub const NODES: &str = "nodes";
 pub const MARKS: &str = "marks";
 /// How far a restore has come that is not at its end: nobody serves until then.
 pub const RESTORE: &str = "restore";
+/// What a restore that is not at its end asks for, by its note; `None` if it is of single collections,
+/// which may come beside a log that is served.
+pub fn half_restored(note: &Document) -> Option<String> {
+    let forbids = note.get_bool("everything").unwrap_or(true);
+    let told = note.get_str("arguments").unwrap_or("of another version");
+    forbids.then(|| told.to_owned())
+}
+
 /// The name of the log's index over request ids.
 pub const REQUEST_IDS: &str = "ids";
 /// The field that carries a document's stamp.

@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::ground::{Fault, Found, Inside, Intent, of_hello, of_hosts, of_inside};
 use super::hello::{HelloReply, Role};
 use super::knock::{self, Knocked};
-use super::schema::{DATABASE, RESTORE};
+use super::schema::{DATABASE, RESTORE, half_restored};
 use super::{Guest, Store, within};
 
 /// How long one host may take for one answer.
@@ -244,9 +244,7 @@ async fn inside(gate: &Gate, rights: Option<Document>) -> Result<Inside, Error> 
     let note = known(ask_gate_of(gate, DATABASE, note).await);
     let restore = note.and_then(|reply| {
         let found = reply.get_document("cursor").ok()?.get_array("firstBatch");
-        let found = found.ok()?.first()?.as_document().cloned();
-        // Single collections may come beside a log that is served.
-        found.filter(|note| note.get_bool("everything").unwrap_or(true))
+        half_restored(found.ok()?.first()?.as_document()?)
     });
     Ok(Inside {
         rights,

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use super::dump::dump;
 use super::faults::{insert, refused};
 use super::other_program::{Dice, OtherProgram};
-use super::{Backup, Target};
+use super::{Backup, Target, files_in};
 use crate::support::extra_node::ExtraNode;
 use crate::support::{Cluster, SMALL, kill, setting, wait_until};
 
@@ -85,6 +85,7 @@ fn a_restore_that_is_killed_goes_on_and_nobody_serves_until_its_end() {
     let cluster = Cluster::start(&SMALL);
     let mut other = runtime.block_on(OtherProgram::new(&cluster.info.mongodb_uri, seed));
     let backup = Backup::of(&cluster);
+    runtime.block_on(insert(&cluster, 0, 3));
     runtime.block_on(other.prepare());
     backup.ok(&["--file-bytes", "200000"]);
     for _ in 0..6 {
@@ -150,10 +151,20 @@ fn a_restore_that_is_killed_goes_on_and_nobody_serves_until_its_end() {
                 1,
                 "another restore into the replica set was interrupted (to the end)",
             );
+            let few = target.run(backup.folder(), &["--ns", "shop.orders", "--drop", "--yes"]);
+            refused(&few, 1, "a restore of everything with --drop begins anew");
+            let why = "a restore into the replica set is not at its end (to the end)";
+            let insert = [
+                "insert",
+                "shop.new",
+                "{}",
+                "--mongodb-file",
+                &target.uri_file,
+            ];
+            refused(&target.cluster.sandbox().run(&insert), 1, why);
             let mut node = ExtraNode::start(&cluster, "n9", &target.cluster.info.mongodb_uri);
             node.until_ended();
             let said = node.said();
-            let why = "a restore into the replica set is not at its end (to the end)";
             assert!(said.contains(why), "{said}");
         }
     }
@@ -166,17 +177,45 @@ fn a_restore_that_is_killed_goes_on_and_nobody_serves_until_its_end() {
     // All that is done at its end may have been done already.
     let mut last = last.expect("a note was seen");
     last.extend(doc! {"stage": "indexes", "done": 0_i64});
-    runtime.block_on(async {
+    let put = |note: &Document| {
         let notes = client
             .database("drumline")
             .collection::<Document>("restore");
-        notes.insert_one(last).await.unwrap();
-    });
+        runtime.block_on(async { notes.insert_one(note).await.unwrap() });
+    };
+    put(&last);
     let outcome = target.run(backup.folder(), &["--drop", "--yes"]);
     refused(&outcome, 0, "goes on to restore");
     runtime
         .block_on(dump(&client, None))
         .expect(&source, "with its end done twice");
+    // Somebody else writes to what is put back: that is found, and does not go on for ever.
+    let segments = files_in(&backup.folder, "-s").len();
+    last.extend(doc! {"stage": "events", "done": i64::try_from(segments).unwrap()});
+    runtime.block_on(insert(&target.cluster, 1_000_000, 1));
+    put(&last);
+    let other = target.run(backup.folder(), &["--drop", "--yes"]);
+    refused(&other, 1, "is not what it must be");
+    refused(
+        &target.run(backup.folder(), &[]),
+        1,
+        "somebody else has written to what a restore was putting back (to the end)",
+    );
+    target.ok(backup.folder(), &[]);
+    runtime
+        .block_on(dump(&client, None))
+        .expect(&source, "begun anew");
+    // Another copy of the backup may have grown otherwise.
+    last.insert("after", "of another copy");
+    put(&last);
+    let other = target.run(backup.folder(), &["--drop", "--yes"]);
+    refused(&other, 1, "was from another copy of this backup");
+    runtime.block_on(async {
+        let notes = client
+            .database("drumline")
+            .collection::<Document>("restore");
+        notes.drop().await.unwrap();
+    });
     // Without an interruption it is refused: the replica set is not empty.
     refused(&target.run(backup.folder(), &[]), 1, "is not empty");
 }

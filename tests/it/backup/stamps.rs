@@ -3,19 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bson::{Document, doc};
+use futures_util::future::join_all;
 use mongodb::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::dump::unstamped;
+use super::faults::refused;
 use super::other_program::Dice;
 use super::{Backup, Source, Target};
 use crate::support::extra_node::ExtraNode;
+use crate::support::http::Http;
 use crate::support::load::{End, Load, Op, Record, model};
-use crate::support::setting;
+use crate::support::{eventually, setting};
 
 /// So many clients share batches.
 const CLIENTS: u64 = 24;
@@ -90,16 +94,11 @@ fn a_restore_to_a_stamp_is_exact_within_a_batch() {
                 records
             }
         });
-        tokio::time::timeout(Duration::from_secs(60), async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                if within(&log(&source.client).await).len() > 400 {
-                    break;
-                }
-            }
+        eventually("many requests share batches", async || {
+            let log = log(&source.client).await;
+            (within(&log).len() > 400).then_some(())
         })
-        .await
-        .unwrap();
+        .await;
         load.stop();
         running.await.unwrap()
     });
@@ -174,4 +173,127 @@ fn a_restore_to_a_stamp_is_exact_within_a_batch() {
     let next = stamps.iter().find(|t| **t > stamp).copied().unwrap_or(ends);
     let new = ask(&id_of(next));
     assert!(new["stamp"].as_i64() > Some(stamp), "{new}");
+}
+
+/// What a request does to one document.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Upsert,
+    Set,
+    MakeAnew,
+    Replace,
+    Delete,
+}
+
+fn id_of(key: u64) -> String {
+    format!("k{key}")
+}
+
+impl Deed {
+    const ALL: [Self; 5] = [
+        Self::Upsert,
+        Self::Set,
+        Self::MakeAnew,
+        Self::Replace,
+        Self::Delete,
+    ];
+
+    fn request(self, key: u64, n: i32) -> (&'static str, Value) {
+        let set = json!({"$set": {"n": n}});
+        let (action, more) = match self {
+            Self::Upsert => ("updateOne", json!({"update": set, "upsert": true})),
+            Self::Set => ("updateOne", json!({"update": set})),
+            Self::MakeAnew => {
+                let anew = json!([{"$replaceWith": {"_id": "$_id", "n": n}}]);
+                ("updateOne", json!({"update": anew}))
+            }
+            Self::Replace => (
+                "replaceOne",
+                json!({"replacement": {"n": n}, "upsert": true}),
+            ),
+            Self::Delete => ("deleteOne", json!({})),
+        };
+        let mut body =
+            json!({"database": "shop", "collection": "hot", "filter": {"_id": id_of(key)}});
+        for (field, value) in more.as_object().unwrap() {
+            body[field] = value.clone();
+        }
+        (action, body)
+    }
+
+    fn model(self, before: Option<i32>, n: i32) -> Option<i32> {
+        match self {
+            Self::Upsert | Self::Replace => Some(n),
+            Self::Set | Self::MakeAnew => before.map(|_| n),
+            Self::Delete => None,
+        }
+    }
+}
+
+#[test]
+fn whatever_requests_of_a_batch_do_to_one_document_a_stamp_between_them_is_exact_or_refused() {
+    let seed = setting("DRUMLINE_SEED", 0x0BAC_2029);
+    let points = setting("DRUMLINE_BACKUP_POINTS", 12);
+    println!("DRUMLINE_SEED={seed}");
+    let runtime = Runtime::new().unwrap();
+    let source = runtime.block_on(Source::new());
+    let http = Http::to(&source.cluster);
+    let backup = Backup::of(&source.cluster);
+    let done: Mutex<BTreeMap<i64, (Deed, u64, i32)>> = Mutex::default();
+    let request = async |deed: Deed, key: u64, n: i32| {
+        let (action, body) = deed.request(key, n);
+        let reply = http.act(action, &body).await;
+        assert!(matches!(reply.status, 200 | 201), "{reply:?}");
+        let stamp = reply.header("drumline-stamp").unwrap().parse().unwrap();
+        done.lock().unwrap().insert(stamp, (deed, key, n));
+    };
+    // The collection is there before the base.
+    runtime.block_on(request(Deed::Upsert, 0, -1));
+    backup.ok(&[]);
+    runtime.block_on(async {
+        let client = async |client: u64| {
+            let mut dice = Dice::new(seed + client);
+            for n in 0..40 {
+                let deed = usize::try_from(dice.below(5)).unwrap();
+                let key = dice.below(3);
+                let number = i32::try_from(client).unwrap() * 1_000 + n;
+                request(Deed::ALL[deed], key, number).await;
+            }
+        };
+        join_all((0..CLIENTS).map(client)).await;
+    });
+    backup.ok(&[]);
+    let stamps = within(&runtime.block_on(log(&source.client)));
+    let done = done.into_inner().unwrap();
+    let target = Target::start();
+    let client = runtime.block_on(target.client());
+    let mut dice = Dice::new(seed);
+    let mut exact = 0;
+    for _ in 0..points {
+        let at = usize::try_from(dice.below(stamps.len() as u64)).unwrap();
+        let stamp = stamps[at];
+        let more = ["--to-stamp", &stamp.to_string(), "--drop", "--yes"];
+        let outcome = target.run(backup.folder(), &more);
+        if outcome.status != 0 {
+            refused(&outcome, 1, "the nearest stamps that can be restored are");
+            continue;
+        }
+        exact += 1;
+        let mut expected = BTreeMap::new();
+        for (deed, key, n) in done.range(..=stamp).map(|(_, done)| *done) {
+            let before = expected.get(&key).copied().flatten();
+            expected.insert(key, deed.model(before, n));
+        }
+        let expected = expected
+            .into_iter()
+            .filter_map(|(key, n)| Some((id_of(key), doc! {"_id": id_of(key), "n": n?})));
+        let expected: BTreeMap<_, _> = expected.collect();
+        let stored = runtime.block_on(unstamped(&client, "shop", "hot"));
+        assert_eq!(stored, expected, "at stamp {stamp}");
+    }
+    println!(
+        "{} stamps within batches, {exact} of {points} restored",
+        stamps.len()
+    );
+    assert!(exact > 0);
 }
