@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bson::Document;
+use bson::{Bson, Document};
 use tokio::time::sleep;
 
+use super::Exit;
 use super::exit::{ExitError, say};
 use crate::client::{ClientError, Event, Following, Told};
 use crate::ejson;
@@ -98,7 +99,7 @@ impl Order {
         let Self::Positions(next) = self else {
             return Ok(true);
         };
-        let position = super::log::position_of(document)?;
+        let position = position_of(document)?;
         match *next {
             Some(wanted) if position < wanted => return Ok(false),
             Some(wanted) if position > wanted => {
@@ -190,6 +191,18 @@ fn failed(message: String) -> ExitError {
     ExitError {
         exit: super::Exit::Failed,
         message,
+    }
+}
+
+/// The position of a log document.
+pub fn position_of(entry: &Document) -> Result<i64, ExitError> {
+    match entry.get("_id") {
+        Some(Bson::Int64(position)) => Ok(*position),
+        Some(Bson::Int32(position)) => Ok(i64::from(*position)),
+        _ => Err(ExitError {
+            exit: Exit::Failed,
+            message: "the server sent a log entry without a position".into(),
+        }),
     }
 }
 

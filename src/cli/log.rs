@@ -6,7 +6,7 @@ use std::pin::pin;
 use bson::{Bson, Document};
 
 use super::args::{Format, Remote, whole};
-use super::exit::ExitError;
+use super::feed::position_of;
 use super::flow::Flow;
 use super::session::Session;
 use super::table::{cell, terminal_width};
@@ -71,18 +71,6 @@ async fn follow(session: &Session, from: Option<i64>, lines: &mut Lines) -> anyh
     loop {
         let page = feed.next().await?;
         lines.page(page)?;
-    }
-}
-
-/// The position of a log document.
-pub fn position_of(entry: &Document) -> Result<i64, ExitError> {
-    match entry.get("_id") {
-        Some(Bson::Int64(position)) => Ok(*position),
-        Some(Bson::Int32(position)) => Ok(i64::from(*position)),
-        _ => Err(ExitError {
-            exit: Exit::Failed,
-            message: "the server sent a log entry without a position".into(),
-        }),
     }
 }
 

@@ -115,15 +115,7 @@ impl LogTail {
     pub fn new(gateway: Gateway) -> Self {
         Self(Arc::new(Shared {
             gateway,
-            kept: Mutex::new(Kept {
-                followers: 0,
-                is_read: false,
-                documents: VecDeque::new(),
-                bytes: 0,
-                begin: None,
-                end: Position::ZERO,
-                heard: Instant::now(),
-            }),
+            kept: Mutex::new(Kept::new()),
             grown: watch::Sender::new(()),
         }))
     }
@@ -210,6 +202,18 @@ impl LogTail {
 }
 
 impl Kept {
+    fn new() -> Self {
+        Self {
+            followers: 0,
+            is_read: false,
+            documents: VecDeque::new(),
+            bytes: 0,
+            begin: None,
+            end: Position::ZERO,
+            heard: Instant::now(),
+        }
+    }
+
     fn begin_after(&mut self, end: Position) {
         self.begin = Some(end.next());
         self.end = end;
@@ -296,15 +300,7 @@ mod tests {
     use super::*;
 
     fn kept(end: i64) -> Kept {
-        let mut kept = Kept {
-            followers: 0,
-            is_read: false,
-            documents: VecDeque::new(),
-            bytes: 0,
-            begin: None,
-            end: Position::ZERO,
-            heard: Instant::now(),
-        };
+        let mut kept = Kept::new();
         assert!(matches!(kept.look(Position(1)), Look::Behind));
         kept.begin_after(Position(end));
         kept

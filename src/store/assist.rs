@@ -36,7 +36,7 @@ const SYNC_TRIES: i32 = 10;
 /// The members as the driver knows them, in the order of their names.
 #[derive(Debug, Clone)]
 pub struct Members {
-    seen: super::topology::Seen,
+    seen: super::sightings::Seen,
     hidden: Arc<AtomicUsize>,
 }
 

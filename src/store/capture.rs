@@ -275,7 +275,12 @@ impl Source {
         Ok(found)
     }
 
-    async fn listing(&self, database: &str, list: Document) -> Result<Vec<Document>, StoreError> {
+    /// All that a command finds.
+    pub(super) async fn listing(
+        &self,
+        database: &str,
+        list: Document,
+    ) -> Result<Vec<Document>, StoreError> {
         let mut rows = self.open(database, list, None).await?;
         let mut all = Vec::new();
         while let Some(batch) = rows.next().await? {

@@ -19,12 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StoreError;
-use super::line::{Line, Watch};
+use super::line::{ABANDONED_MAX, Line, Watch};
 use crate::mutants::{self, Mutant};
 
-/// A call that nobody waits for any more ends after this long at the latest. MongoDB ends most of
-/// them before (`maxTimeMS`), or the driver does when it takes a member for lost.
-pub(super) const ABANDONED_MAX: Duration = Duration::from_secs(120);
 /// How many calls may wait for a place for each one that runs.
 const WAITING_PER_PLACE_MAX: usize = 64;
 /// How many connections of one pool may be made at the same time. The driver makes two.

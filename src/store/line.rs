@@ -15,10 +15,12 @@ use tokio::time::{sleep, timeout};
 
 use super::connections::{Connections, Counts};
 use super::error::StoreError;
-use super::gate::ABANDONED_MAX;
 use super::schema::{DATABASE, LOG};
-use super::topology::{Seen, Sightings};
+use super::sightings::{Seen, Sightings};
 
+/// A call that nobody waits for any more ends after this long at the latest. MongoDB ends most of
+/// them before (`maxTimeMS`), or the driver does when it takes a member for lost.
+pub(super) const ABANDONED_MAX: Duration = Duration::from_secs(120);
 /// Connections that were not used for so long are closed rather than used: what stands between node
 /// and member may have forgotten them. Firewalls do after four minutes and more.
 const UNUSED_MAX: Duration = Duration::from_secs(120);

@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::hello::{HelloReply, Role};
 use super::log::Tail;
 use super::nearest::only;
-use super::topology::Seen;
+use super::sightings::Seen;
 use super::{Store, StoreError, log_of, within};
 use crate::model::limits::MEMBER_LOOK_MAX;
 

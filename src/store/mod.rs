@@ -37,6 +37,7 @@ mod repair;
 mod reply;
 mod schema;
 mod serving;
+mod sightings;
 mod since;
 mod statement;
 mod stored;

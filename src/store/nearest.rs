@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Store;
 use super::error::StoreError;
-use super::topology::Seen;
+use super::sightings::Seen;
 
 /// How long a member may be silent before another one is asked.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ const WRITE_MAX: Duration = Duration::from_secs(60);
 /// The one document of the note.
 const NOTE: i32 = 1;
 /// An index over many documents takes long. The gate ends what takes longer.
-const INDEX_MAX: Duration = super::gate::ABANDONED_MAX;
+const INDEX_MAX: Duration = super::line::ABANDONED_MAX;
 
 impl Source {
     /// The collections and views that hold something, but those of Drumline that hold no data.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bson::{Document, RawDocument, doc};
+use bson::{Document, doc};
 use tokio::time::{Instant, sleep};
 
 use super::capture::Source;
@@ -56,15 +56,7 @@ impl Source {
 
     async fn holders(&self) -> Result<Vec<Document>, StoreError> {
         let find = doc! { "find": NODES, "filter": {"holder": {"$exists": true}} };
-        let mut rows = self.find(DATABASE, find).await?;
-        let mut all = Vec::new();
-        while let Some(batch) = rows.next().await? {
-            for found in batch.documents()? {
-                let found = RawDocument::from_bytes(found).and_then(TryInto::try_into);
-                all.push(found.map_err(|error| StoreError::Damaged(error.to_string()))?);
-            }
-        }
-        Ok(all)
+        self.listing(DATABASE, find).await
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::CALL_MAX;
 use super::batch::Session;
 use super::error::StoreError;
-use super::gate::ABANDONED_MAX;
+use super::line::ABANDONED_MAX;
 use super::reply::first_write_error;
 use crate::model::Namespace;
 use crate::model::limits::REQUEST_RUN_MAX;
